@@ -1,0 +1,33 @@
+"""Addresses as packed bytes: 4 for IPv4, 16 for IPv6; protocols by number (IANA)."""
+
+import ipaddress
+from typing import Final
+
+ICMP: Final = 1
+TCP: Final = 6
+UDP: Final = 17
+ICMPV6: Final = 58
+SCTP: Final = 132
+
+PROTOCOLS: Final = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
+PROTOCOL_NAMES: Final = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
+
+WIDTHS: Final = {4: 4, 6: 16}
+"""Bytes of an address, by family."""
+
+
+def pack(text: str) -> bytes:
+    """An address as bytes, an IPv4-mapped IPv6 one as IPv4; raises `ValueError` for what is not an address."""
+    address = ipaddress.ip_address(text)
+    mapped = getattr(address, "ipv4_mapped", None)
+    packed: bytes = (mapped or address).packed
+    return packed
+
+
+def unpack(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
+
+
+def family(packed: bytes) -> int:
+    """4 or 6."""
+    return 4 if len(packed) == WIDTHS[4] else 6

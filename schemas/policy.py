@@ -1,0 +1,106 @@
+"""What travels between the PCE and the C-VENs: set snapshots and deltas, the mark, the fence; and a fold's output.
+
+Programs travel as they are (`schemas.programs`); a program or set that is gone travels as an empty payload.
+"""
+
+from typing import Final
+
+import msgspec
+
+from schemas.programs import Program
+
+PART_MEMBERS: Final = 32_768
+"""Members per part of a set; a set that outgrows its parts doubles their number."""
+MARK_SUBJECTS: Final = 1_000
+"""A mark that covers more subjects names none: readers then check all they have."""
+
+
+class SetSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", gc=False):
+    """All members of one part of a set. Replaces whatever the part held; published with a rollup of its subject."""
+
+    ipv4: bytes
+    """Members as `schemas.sets.pack_members` joins them."""
+    ipv6: bytes
+    digest: bytes
+    """`schemas.sets.digest` of the part's members, 16 bytes, big-endian."""
+
+
+class SetDelta(msgspec.Struct, frozen=True, kw_only=True, tag="delta", gc=False):
+    """What one part of a set gains and loses."""
+
+    added_ipv4: bytes = b""
+    added_ipv6: bytes = b""
+    removed_ipv4: bytes = b""
+    removed_ipv6: bytes = b""
+    digest: bytes
+    """Digest of the part *after* this delta."""
+
+
+SetMessage = SetSnapshot | SetDelta
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """*revision* is complete in the stream: everything it covers was acknowledged before the mark was sent."""
+
+    revision: int
+    """Newest log offset whose effects, and those of all before it, are published."""
+    changed: tuple[tuple[str, int], ...] | None = None
+    """(subject below ``policy.<cluster>.``, stream sequence) of everything published since the mark before;
+    ``None`` beyond `MARK_SUBJECTS`."""
+    previous: int = -1
+    """Revision of the mark before, by the same owner or the one it replaced; -1 for none."""
+    time: str = ""
+    """``observed_at`` of the newest event it covers."""
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Who owns the stream from here on. Readers forget all sequences and catch up."""
+
+    owner: str
+    name: str
+    """Which processor, for people."""
+
+
+class SetChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one fold step changes in one address set."""
+
+    id: str
+    added: frozenset[bytes] = frozenset()
+    removed: frozenset[bytes] = frozenset()
+    gone: bool = False
+    """The set is no longer named by any program; *removed* is then not filled."""
+
+
+class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy fold returns for a batch of events: apply in this order.
+
+    Sets gain members, programs change, programs go, sets lose members, sets go: an address that moves between two
+    allowed sets is never shut out in between, and nothing is named before it exists.
+    """
+
+    sets: tuple[SetChange, ...] = ()
+    programs: tuple[Program, ...] = ()
+    """New or changed, whole."""
+    gone: tuple[tuple[str, str], ...] = ()
+    """(node, uid) of programs that no longer exist."""
+
+    def __bool__(self) -> bool:
+        return bool(self.sets or self.programs or self.gone)
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole desired policy of a cluster at one revision."""
+
+    programs: dict[tuple[str, str], Program]
+    """By (node, uid)."""
+    sets: dict[str, frozenset[bytes]]
+    """Members by set id; exactly the sets that some program names."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+encode_set_message = _encoder.encode
+decode_set_message = msgspec.msgpack.Decoder(SetMessage).decode
+encode_mark = _encoder.encode
+decode_mark = msgspec.msgpack.Decoder(Mark).decode
+encode_fence = _encoder.encode
+decode_fence = msgspec.msgpack.Decoder(Fence).decode

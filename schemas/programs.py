@@ -1,0 +1,116 @@
+"""Programs: what one Pod must enforce.
+
+A program names no address of its own Pod, so it exists as soon as the Pod is bound to a node. It refers to address
+sets by id and carries, beside each rule, the policy behind it: what the kernel does and why travel together.
+"""
+
+import base64
+import hashlib
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from schemas.addresses import PROTOCOL_NAMES
+
+RULE_ID_BYTES: Final = 10
+
+
+class Mode(StrEnum):
+    """How the Pods of a namespace are managed. Later modes (visibility only, full) join here."""
+
+    IDLE = "idle"
+    """Nothing is programmed, not even connection tracking; inventory only."""
+    SELECTIVE = "selective"
+    """Policies are enforced exactly; what no policy isolates is open."""
+
+
+class PortRange(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+    """Destination ports *first* to *last*, both included, of one protocol (number); 0 to 65535 is every port."""
+
+    protocol: int
+    first: int = 0
+    last: int = 65535
+
+    def __str__(self) -> str:
+        name = PROTOCOL_NAMES.get(self.protocol, str(self.protocol))
+        if (self.first, self.last) == (0, 65535):
+            return f"any/{name}"
+        return f"{self.first}/{name}" if self.first == self.last else f"{self.first}-{self.last}/{name}"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Allows a new connection whose peer is in any of *sets* and whose destination port is in any of *ports*."""
+
+    id: str
+    """Stable: derived from the policy, its rule and the content (`rule_id`). In the kernel rule's comment."""
+    policy: str
+    """The object behind it: ``NetworkPolicy/<namespace>/<name>``."""
+    sets: tuple[str, ...] | None = None
+    """Peers by set id, any of them; ``None``: any peer. A *tuples* set matches address, protocol and port."""
+    ports: tuple[PortRange, ...] | None = None
+    """``None``: any port of any protocol."""
+
+
+class Virtual(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How egress to virtual addresses is decided: before every rule, and finally.
+
+    A packet to a Service still carries the virtual address where a Pod's rules see it, so rules about Pods and blocks
+    say nothing about it. The Service is open iff every endpoint behind it is.
+    """
+
+    addresses: str
+    """Set of the addresses that are virtual whatever the port (ClusterIPs)."""
+    ports: str
+    """Set of the (address, protocol, port) that are virtual: external and load-balancer addresses, NodePorts."""
+    allowed: tuple[str, ...]
+    """Sets of the virtual (address, protocol, port) that this Pod may reach; no other virtual address passes."""
+
+
+class Direction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """An isolated direction: what no rule allows is blocked."""
+
+    isolating: tuple[str, ...]
+    """The policies that isolate, sorted: the reason of a block."""
+    rules: tuple[Rule, ...] = ()
+    """Sorted by policy, then in the policy's order."""
+    virtual: Virtual | None = None
+    """Egress only."""
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What one Pod must enforce. Travels on ``policy.<cluster>.pod.<node>.<uid>``, whole."""
+
+    uid: str
+    namespace: str
+    name: str
+    node: str
+    mode: Mode = Mode.SELECTIVE
+    mirror: str = ""
+    """A static Pod's id at the runtime, where it differs from *uid*."""
+    ingress: Direction | None = None
+    """``None``: not isolated in this direction."""
+    egress: Direction | None = None
+
+    @property
+    def sets(self) -> frozenset[str]:
+        """Every set that must exist before this program."""
+        found: set[str] = set()
+        for direction in (self.ingress, self.egress):
+            if direction is None:
+                continue
+            for rule in direction.rules:
+                found.update(rule.sets or ())
+            if virtual := direction.virtual:
+                found.update((virtual.addresses, virtual.ports, *virtual.allowed))
+        return frozenset(found)
+
+
+def rule_id(*parts: str) -> str:
+    """16 characters, derived from *parts*: the same wherever and whenever computed."""
+    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=RULE_ID_BYTES).digest()
+    return base64.b32encode(digest).decode().lower()
+
+
+encode_program = msgspec.msgpack.Encoder().encode
+decode_program = msgspec.msgpack.Decoder(Program).decode

@@ -1,0 +1,141 @@
+"""Address sets: named sets of packed members, shared by every program that refers to them.
+
+A member is bytes, so that a set is a plain ``set[bytes]``, compares and hashes fast, travels without conversion and
+goes to the kernel as it is. The set's kind says what a member holds; its length says the family:
+
+=========== ============================================= ============ ============
+kind        member                                        bytes, IPv4  bytes, IPv6
+=========== ============================================= ============ ============
+addresses   address                                       4            16
+blocks      network address, prefix length, exception?    6            18
+tuples      address, protocol, port (big-endian)          7            19
+=========== ============================================= ============ ============
+"""
+
+import base64
+import hashlib
+import ipaddress
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from enum import StrEnum
+from typing import Final
+
+from schemas import addresses
+
+ID_BYTES: Final = 12
+DIGEST_MODULUS: Final = 1 << 128
+IPV4_MEMBER_LIMIT: Final = 8
+"""Members shorter than this are IPv4, in every kind."""
+
+
+class SetKind(StrEnum):
+    """The first letter of a set's id says its kind."""
+
+    ADDRESSES = "a"
+    BLOCKS = "b"
+    TUPLES = "t"
+
+
+EXTRA_BYTES: Final = {SetKind.ADDRESSES: 0, SetKind.BLOCKS: 2, SetKind.TUPLES: 3}
+
+
+def set_id(kind: SetKind, definition: str) -> str:
+    """The id of the set that *definition* defines: 21 characters, the same wherever and whenever it is computed.
+
+    Derived from what the set means (a selector, a block with its exceptions), never from its members, so a changing
+    membership keeps its name, and two policies that mean the same peers share one set.
+    """
+    digest = hashlib.blake2b(definition.encode(), digest_size=ID_BYTES).digest()
+    return kind.value + base64.b32encode(digest).decode().rstrip("=").lower()
+
+
+def kind_of(identity: str) -> SetKind:
+    """The kind of the set *identity*; raises `ValueError` for an id of no known kind."""
+    return SetKind(identity[:1])
+
+
+def family_of(member: bytes) -> int:
+    """4 or 6."""
+    return 4 if len(member) < IPV4_MEMBER_LIMIT else 6
+
+
+def member_size(kind: SetKind, family: int) -> int:
+    return addresses.WIDTHS[family] + EXTRA_BYTES[kind]
+
+
+def block(network: ipaddress.IPv4Network | ipaddress.IPv6Network, *, exception: bool = False) -> bytes:
+    """A member of a *blocks* set; an exception takes its addresses out of the block around it."""
+    return network.network_address.packed + bytes((network.prefixlen, exception))
+
+
+def endpoint(address: bytes, protocol: int, port: int) -> bytes:
+    """A member of a *tuples* set."""
+    return address + struct.pack(">BH", protocol, port)
+
+
+def unpack_block(member: bytes) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, bool]:
+    """The network and whether it is an exception."""
+    return ipaddress.ip_network((member[:-2], member[-2])), bool(member[-1])
+
+
+def unpack_endpoint(member: bytes) -> tuple[bytes, int, int]:
+    """Address, protocol, port."""
+    protocol, port = struct.unpack(">BH", member[-3:])
+    return member[:-3], protocol, port
+
+
+def describe(kind: SetKind, member: bytes) -> str:
+    """*member* as a person reads it: ``10.0.0.1``, ``!10.0.0.0/24``, ``10.0.0.1:80/TCP``, ``[fd00::1]:80/TCP``."""
+    if kind is SetKind.ADDRESSES:
+        return addresses.unpack(member)
+    if kind is SetKind.BLOCKS:
+        network, exception = unpack_block(member)
+        return f"{'!' if exception else ''}{network}"
+    address, protocol, port = unpack_endpoint(member)
+    host = addresses.unpack(address)
+    return f"{f'[{host}]' if ':' in host else host}:{port}/{addresses.PROTOCOL_NAMES.get(protocol, protocol)}"
+
+
+def contains(kind: SetKind, members: Collection[bytes], address: bytes, protocol: int, port: int) -> bool:
+    """Whether the set holds *address* (for tuples: with this protocol and port), as the kernel's match would say."""
+    if kind is SetKind.ADDRESSES:
+        return address in members
+    if kind is SetKind.TUPLES:
+        return endpoint(address, protocol, port) in members
+    number, bits = int.from_bytes(address, "big"), 8 * len(address)
+    longest, found = -1, False
+    for member in members:  # a block and its exceptions: a handful
+        prefix = member[-2]
+        if len(member) - 2 != len(address) or prefix <= longest:
+            continue
+        shift = bits - prefix
+        if number >> shift == int.from_bytes(member[:-2], "big") >> shift:
+            longest, found = prefix, not member[-1]
+    return found
+
+
+def pack_members(members: Iterable[bytes], family: int) -> bytes:
+    """The members of one family, sorted and joined: fixed size each, so nothing separates them."""
+    return b"".join(sorted(member for member in members if family_of(member) == family))
+
+
+def unpack_members(kind: SetKind, family: int, packed: bytes) -> Iterator[bytes]:
+    """The members that `pack_members` joined; raises `ValueError` where the length does not fit."""
+    size = member_size(kind, family)
+    if len(packed) % size:
+        raise ValueError(f"{len(packed)} bytes are not a whole number of {kind.name.lower()} members of {size} bytes")
+    return (packed[at : at + size] for at in range(0, len(packed), size))
+
+
+def digest(members: Iterable[bytes], start: int = 0) -> int:
+    """*start* plus the sum of member hashes modulo 2¹²⁸: adding or removing a member costs one hash."""
+    return (start + sum(map(member_hash, members))) % DIGEST_MODULUS
+
+
+def digest_after(before: int, added: Iterable[bytes], removed: Iterable[bytes]) -> int:
+    """The digest of a part with *added* in and *removed* out."""
+    return (before + sum(map(member_hash, added)) - sum(map(member_hash, removed))) % DIGEST_MODULUS
+
+
+def member_hash(member: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(member, digest_size=16).digest(), "big")

@@ -1,0 +1,140 @@
+"""The verdict interpreter: what programs and sets say of one new connection, independent of any kernel.
+
+It reads programs exactly as the rules rendered from them are matched, so its verdict is also the packet's. The
+enforcer asks it which established connections a tightening no longer allows; `explain`, `preview` and flow
+attribution ask it for the reason.
+"""
+
+from collections.abc import Callable, Collection
+from enum import StrEnum
+
+import msgspec
+
+from schemas import sets
+from schemas.addresses import ICMPV6
+from schemas.programs import Direction, PortRange, Program, Rule
+
+Members = Callable[[str], Collection[bytes]]
+"""The members of a set by id; empty for a set that does not exist."""
+
+NEIGHBOUR_TYPES = frozenset((*range(130, 138), 143))
+"""ICMPv6 types without which IPv6 does not work at all: MLD and neighbour discovery (RFC 4890 §4.4.1)."""
+
+
+class Verdict(StrEnum):
+    ALLOWED = "allowed"
+    BLOCKED = "blocked"
+
+
+class Reason(StrEnum):
+    LOOPBACK = "loopback"
+    """A Pod cannot block itself: own-address traffic never leaves it."""
+    NOT_ISOLATED = "not isolated"
+    OWN_NODE = "own node"
+    """The Pod's own node may always connect in, and be reached."""
+    INFRASTRUCTURE = "infrastructure"
+    """Neighbour discovery and multicast listener messages."""
+    RULE = "rule"
+    NO_RULE = "no rule"
+    """Isolated, and no rule allows it."""
+    VIRTUAL_ALLOWED = "virtual address allowed"
+    VIRTUAL = "virtual address not allowed"
+    """Some endpoint behind the Service is not allowed, or it has none."""
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A verdict and what decided it."""
+
+    verdict: Verdict
+    reason: Reason
+    rule: str = ""
+    """Id of the deciding rule."""
+    policy: str = ""
+    """The object behind the rule."""
+    isolating: tuple[str, ...] = ()
+    """For a block: the policies that isolate."""
+
+    @property
+    def allowed(self) -> bool:
+        return self.verdict is Verdict.ALLOWED
+
+
+def _allowed(reason: Reason) -> Judgement:
+    return Judgement(verdict=Verdict.ALLOWED, reason=reason)
+
+
+LOOPBACK = _allowed(Reason.LOOPBACK)
+NOT_ISOLATED = _allowed(Reason.NOT_ISOLATED)
+OWN_NODE = _allowed(Reason.OWN_NODE)
+INFRASTRUCTURE = _allowed(Reason.INFRASTRUCTURE)
+VIRTUAL_ALLOWED = _allowed(Reason.VIRTUAL_ALLOWED)
+
+
+class Flow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A new connection as the packet shows it: packed addresses, protocol number, destination port.
+
+    For ICMP and ICMPv6 *port* is the message type.
+    """
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    port: int
+
+
+def judge_ingress(program: Program | None, flow: Flow, members: Members, node: Collection[bytes] = ()) -> Judgement:
+    """Judge *flow* at its destination, whose program is *program*.
+
+    *node* holds the addresses of the Pod's own node. ``None`` is a Pod without a program: nothing is enforced.
+    """
+    if flow.source == flow.destination:
+        return LOOPBACK
+    if program is None or program.ingress is None:
+        return NOT_ISOLATED
+    if flow.protocol == ICMPV6 and flow.port in NEIGHBOUR_TYPES:
+        return INFRASTRUCTURE
+    if flow.source in node:
+        return OWN_NODE
+    return _judge_rules(program.ingress, flow.source, flow, members)
+
+
+def judge_egress(program: Program | None, flow: Flow, members: Members, node: Collection[bytes] = ()) -> Judgement:
+    """Judge *flow* at its source, whose program is *program*; otherwise as `judge_ingress`."""
+    if flow.source == flow.destination:
+        return LOOPBACK
+    if program is None or program.egress is None:
+        return NOT_ISOLATED
+    if flow.protocol == ICMPV6 and flow.port in NEIGHBOUR_TYPES:
+        return INFRASTRUCTURE
+    direction = program.egress
+    if (virtual := direction.virtual) is not None and (
+        _holds(virtual.addresses, flow.destination, flow, members)
+        or _holds(virtual.ports, flow.destination, flow, members)
+    ):
+        if any(_holds(identity, flow.destination, flow, members) for identity in virtual.allowed):
+            return VIRTUAL_ALLOWED
+        return Judgement(verdict=Verdict.BLOCKED, reason=Reason.VIRTUAL, isolating=direction.isolating)
+    if flow.destination in node:
+        return OWN_NODE
+    return _judge_rules(direction, flow.destination, flow, members)
+
+
+def _judge_rules(direction: Direction, peer: bytes, flow: Flow, members: Members) -> Judgement:
+    for rule in direction.rules:
+        if _matches(rule, peer, flow, members):
+            return Judgement(verdict=Verdict.ALLOWED, reason=Reason.RULE, rule=rule.id, policy=rule.policy)
+    return Judgement(verdict=Verdict.BLOCKED, reason=Reason.NO_RULE, isolating=direction.isolating)
+
+
+def _matches(rule: Rule, peer: bytes, flow: Flow, members: Members) -> bool:
+    if rule.ports is not None and not any(_covers(ports, flow) for ports in rule.ports):
+        return False
+    return rule.sets is None or any(_holds(identity, peer, flow, members) for identity in rule.sets)
+
+
+def _covers(ports: PortRange, flow: Flow) -> bool:
+    return ports.protocol == flow.protocol and ports.first <= flow.port <= ports.last
+
+
+def _holds(identity: str, peer: bytes, flow: Flow, members: Members) -> bool:
+    return sets.contains(sets.kind_of(identity), members(identity), peer, flow.protocol, flow.port)
