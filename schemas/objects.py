@@ -14,20 +14,20 @@ class Projected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     """Base of every projected type: field names as in the API."""
 
 
-class OwnerReference(Projected, gc=False):
+class OwnerReference(Projected, frozen=True, gc=False):
     kind: str = ""
     name: str = ""
     controller: bool | None = None
 
 
-class Annotations(Projected, gc=False):
+class Annotations(Projected, frozen=True, gc=False):
     """The selected annotations."""
 
     mirror: str | None = msgspec.field(default=None, name="kubernetes.io/config.mirror")
     """Names a static Pod at the runtime, whose id there is not the API's uid."""
 
 
-class Meta(Projected):
+class Meta(Projected, frozen=True):
     name: str
     namespace: str = ""
     uid: str = ""
@@ -42,24 +42,24 @@ class Meta(Projected):
 # --- Pod -------------------------------------------------------------------------------------------------------------
 
 
-class ContainerPort(Projected, gc=False):
+class ContainerPort(Projected, frozen=True, gc=False):
     container_port: int
     name: str = ""
     protocol: str = "TCP"
     host_port: int | None = None
 
 
-class Capabilities(Projected, gc=False):
+class Capabilities(Projected, frozen=True, gc=False):
     add: tuple[str, ...] | None = None
     drop: tuple[str, ...] | None = None
 
 
-class SecurityContext(Projected, gc=False):
+class SecurityContext(Projected, frozen=True, gc=False):
     privileged: bool | None = None
     capabilities: Capabilities | None = None
 
 
-class Container(Projected, gc=False):
+class Container(Projected, frozen=True, gc=False):
     name: str = ""
     image: str = ""
     ports: tuple[ContainerPort, ...] | None = None
@@ -68,7 +68,7 @@ class Container(Projected, gc=False):
     """``Always`` makes an init container a sidecar, whose ports count (KEP-753)."""
 
 
-class PodSpec(Projected, gc=False):
+class PodSpec(Projected, frozen=True, gc=False):
     node_name: str = ""
     host_network: bool | None = None
     runtime_class_name: str | None = None
@@ -77,37 +77,37 @@ class PodSpec(Projected, gc=False):
     ephemeral_containers: tuple[Container, ...] | None = None
 
 
-class PodIP(Projected, gc=False):
+class PodIP(Projected, frozen=True, gc=False):
     ip: str = ""
 
 
-class Condition(Projected, gc=False):
+class Condition(Projected, frozen=True, gc=False):
     type: str = ""
     status: str = ""
     reason: str | None = None
 
 
-class StateRunning(Projected, gc=False):
+class StateRunning(Projected, frozen=True, gc=False):
     started_at: str | None = None
 
 
-class StateWaiting(Projected, gc=False):
+class StateWaiting(Projected, frozen=True, gc=False):
     reason: str | None = None
 
 
-class StateTerminated(Projected, gc=False):
+class StateTerminated(Projected, frozen=True, gc=False):
     reason: str | None = None
     exit_code: int | None = None
     finished_at: str | None = None
 
 
-class ContainerState(Projected, gc=False):
+class ContainerState(Projected, frozen=True, gc=False):
     running: StateRunning | None = None
     waiting: StateWaiting | None = None
     terminated: StateTerminated | None = None
 
 
-class ContainerStatus(Projected, gc=False):
+class ContainerStatus(Projected, frozen=True, gc=False):
     name: str = ""
     image: str = ""
     ready: bool | None = None
@@ -115,7 +115,7 @@ class ContainerStatus(Projected, gc=False):
     state: ContainerState | None = None
 
 
-class PodStatus(Projected, gc=False):
+class PodStatus(Projected, frozen=True, gc=False):
     phase: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
     pod_ips: tuple[PodIP, ...] | None = msgspec.field(default=None, name="podIPs")
@@ -126,7 +126,7 @@ class PodStatus(Projected, gc=False):
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
 
 
-class Pod(Projected):
+class Pod(Projected, frozen=True):
     metadata: Meta
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
@@ -135,12 +135,12 @@ class Pod(Projected):
 # --- Node ------------------------------------------------------------------------------------------------------------
 
 
-class NodeAddress(Projected, gc=False):
+class NodeAddress(Projected, frozen=True, gc=False):
     type: str = ""
     address: str = ""
 
 
-class NodeInfo(Projected, gc=False):
+class NodeInfo(Projected, frozen=True, gc=False):
     machine_id: str = msgspec.field(default="", name="machineID")
     os_image: str = ""
     operating_system: str = ""
@@ -150,19 +150,19 @@ class NodeInfo(Projected, gc=False):
     container_runtime_version: str = ""
 
 
-class NodeSpec(Projected, gc=False):
+class NodeSpec(Projected, frozen=True, gc=False):
     pod_cidr: str = msgspec.field(default="", name="podCIDR")
     pod_cidrs: tuple[str, ...] | None = msgspec.field(default=None, name="podCIDRs")
     unschedulable: bool | None = None
 
 
-class NodeStatus(Projected, gc=False):
+class NodeStatus(Projected, frozen=True, gc=False):
     addresses: tuple[NodeAddress, ...] | None = None
     conditions: tuple[Condition, ...] | None = None
     node_info: NodeInfo | None = None
 
 
-class Node(Projected):
+class Node(Projected, frozen=True):
     metadata: Meta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
@@ -171,11 +171,11 @@ class Node(Projected):
 # --- Namespace -------------------------------------------------------------------------------------------------------
 
 
-class NamespaceStatus(Projected, gc=False):
+class NamespaceStatus(Projected, frozen=True, gc=False):
     phase: str = ""
 
 
-class Namespace(Projected):
+class Namespace(Projected, frozen=True):
     metadata: Meta
     status: NamespaceStatus = NamespaceStatus()
 
@@ -183,7 +183,7 @@ class Namespace(Projected):
 # --- Service, EndpointSlice ------------------------------------------------------------------------------------------
 
 
-class ServicePort(Projected, gc=False):
+class ServicePort(Projected, frozen=True, gc=False):
     port: int
     name: str = ""
     protocol: str = "TCP"
@@ -191,7 +191,7 @@ class ServicePort(Projected, gc=False):
     node_port: int | None = None
 
 
-class ServiceSpec(Projected):
+class ServiceSpec(Projected, frozen=True):
     type: str = "ClusterIP"
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
     cluster_ips: tuple[str, ...] | None = msgspec.field(default=None, name="clusterIPs")
@@ -205,27 +205,27 @@ class ServiceSpec(Projected):
     publish_not_ready_addresses: bool | None = None
 
 
-class LoadBalancerIngress(Projected, gc=False):
+class LoadBalancerIngress(Projected, frozen=True, gc=False):
     ip: str = ""
     hostname: str = ""
     ip_mode: str | None = None
 
 
-class LoadBalancer(Projected, gc=False):
+class LoadBalancer(Projected, frozen=True, gc=False):
     ingress: tuple[LoadBalancerIngress, ...] | None = None
 
 
-class ServiceStatus(Projected, gc=False):
+class ServiceStatus(Projected, frozen=True, gc=False):
     load_balancer: LoadBalancer | None = None
 
 
-class Service(Projected):
+class Service(Projected, frozen=True):
     metadata: Meta
     spec: ServiceSpec = ServiceSpec()
     status: ServiceStatus = ServiceStatus()
 
 
-class EndpointConditions(Projected, gc=False):
+class EndpointConditions(Projected, frozen=True, gc=False):
     """``None`` means ready, serving as ready says, not terminating (discovery/v1 field comments)."""
 
     ready: bool | None = None
@@ -233,27 +233,27 @@ class EndpointConditions(Projected, gc=False):
     terminating: bool | None = None
 
 
-class TargetReference(Projected, gc=False):
+class TargetReference(Projected, frozen=True, gc=False):
     kind: str = ""
     namespace: str = ""
     name: str = ""
     uid: str = ""
 
 
-class Endpoint(Projected, gc=False):
+class Endpoint(Projected, frozen=True, gc=False):
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
     target_ref: TargetReference | None = None
     node_name: str | None = None
 
 
-class EndpointPort(Projected, gc=False):
+class EndpointPort(Projected, frozen=True, gc=False):
     name: str = ""
     protocol: str = "TCP"
     port: int | None = None
 
 
-class EndpointSlice(Projected):
+class EndpointSlice(Projected, frozen=True):
     metadata: Meta
     address_type: str = ""
     endpoints: tuple[Endpoint, ...] | None = None
@@ -263,7 +263,7 @@ class EndpointSlice(Projected):
 # --- NetworkPolicy ---------------------------------------------------------------------------------------------------
 
 
-class NetworkPolicy(Projected):
+class NetworkPolicy(Projected, frozen=True):
     """A policy whose specification is kept as it came.
 
     It is read part by part by the policy fold: an unreadable part must not hide the rest, since a policy that cannot
