@@ -1,0 +1,18 @@
+"""Where what is dear to make is kept between runs, outside the tree: Kafka's jars, Kubernetes' binaries, images."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def cache_root() -> Path:
+    """``$XDG_CACHE_HOME/eastwest``, by default ``~/.cache/eastwest``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eastwest"
+
+
+def cached(kind: str, *recipes: Path) -> Path:
+    """The folder of *kind* made by exactly these *recipes*: another content is another folder, nothing goes stale."""
+    digest = hashlib.sha256()
+    for recipe in recipes:
+        digest.update(recipe.read_bytes())
+    return cache_root() / f"{kind}-{digest.hexdigest()[:12]}"

@@ -1,0 +1,40 @@
+"""Apache Kafka's jars from Maven Central, resolved once per content of `pom.xml`."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.components.caches import cached
+
+POM = Path(__file__).with_name("pom.xml")
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+
+
+def kafka_jars() -> Path:
+    """The folder with the jars; made where it is missing (some seconds, needs Maven and its repository).
+
+    Raises FileNotFoundError without Maven, and RuntimeError with Maven's words where it fails.
+    """
+    folder = cached("kafka", POM)
+    if folder.exists():
+        return folder
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise FileNotFoundError("mvn")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Made beside its place and renamed: an interrupted run leaves no half-filled cache, two at once do no harm.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="kafka-making-") as making:
+        jars = Path(making) / "jars"
+        command = [maven, "-B", "-q", "-ntp", "-f", str(POM), _COPY, f"-DoutputDirectory={jars}"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        if run.returncode != 0:
+            raise RuntimeError(f"Maven could not resolve Apache Kafka:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+        if not folder.exists():
+            os.rename(jars, folder)  # noqa: PTH104  # fails loudly if another run was first, instead of nesting
+    return folder
+
+
+if __name__ == "__main__":
+    print(kafka_jars())

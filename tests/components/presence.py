@@ -1,0 +1,28 @@
+"""What a test needs and a machine may not have: skipped with a reason here, a failure in CI."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from typing import NoReturn
+
+import pytest
+
+
+def missing(what: str, remedy: str) -> NoReturn:
+    """End the test: *what* it lacks and the *remedy*. In CI (``CI=true``) everything has to be there."""
+    reason = f"{what}; {remedy}"
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(f"in CI nothing may be missing: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def require(present: object, what: str, remedy: str) -> None:
+    """Go on where *present* is true; see `missing`."""
+    if not present:
+        missing(what, remedy)
+
+
+def require_programs(names: Iterable[str], remedy: str) -> None:
+    """Every one of *names* must be on the PATH; those that are not are all named at once."""
+    absent = [name for name in names if shutil.which(name) is None]
+    require(not absent, f"not installed: {', '.join(absent)}", remedy)

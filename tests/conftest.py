@@ -1,0 +1,60 @@
+"""The real components that tests ask for by name. Each starts once per run, on free ports, in a folder of its own."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.components.kafka.kafka_broker import KafkaBroker
+from tests.components.kafka.kafka_jars import kafka_jars
+from tests.components.nats_server import NatsServer
+from tests.components.presence import missing, require_programs
+
+pytest_plugins = ["tests.components.tiers"]
+
+
+@pytest.fixture(scope="session")
+def _nats_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    asyncio.run(server.start())
+    try:
+        yield server
+    finally:
+        asyncio.run(server.stop())
+
+
+@pytest.fixture
+def nats(_nats_once: NatsServer) -> NatsServer:
+    """A real nats-server: ``.url``, ``await .kill()``, ``.stop()``, ``.start()``, ``.wipe()``. Shared: use own names.
+
+    Runs again at the start of every test, also when the one before left it dead.
+    """
+    if not _nats_once.process.running:
+        asyncio.run(_nats_once.start())
+    return _nats_once
+
+
+@pytest.fixture(scope="session")
+def _kafka_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    require_programs(["java"], "apt install default-jre-headless")
+    try:
+        jars = kafka_jars()
+    except FileNotFoundError:
+        missing("Apache Kafka's jars are not cached and Maven is not installed", "apt install maven")
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), jars)
+    asyncio.run(broker.start())
+    try:
+        yield broker
+    finally:
+        asyncio.run(broker.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def kafka(_kafka_once: KafkaBroker) -> KafkaBroker:
+    """A real Apache Kafka: ``.bootstrap``, ``await .kill()``, ``.stop()``, ``.start()``. Shared: use own topic names.
+
+    Runs again at the start of every test, also when the one before left it dead.
+    """
+    if not _kafka_once.process.running:
+        asyncio.run(_kafka_once.start())
+    return _kafka_once
