@@ -1,0 +1,208 @@
+"""The embedded log: `streams.log.Log` over one SQLite file.
+
+    append ─┐                       ┌─▶ reader thread ──▶ read (woken by this process's commits,
+    append ─┼─▶ writer thread ──▶ file                          polling for those of others)
+    append ─┘   (one commit for all that
+                 came during the last one)
+
+Commits happen off the event loop: most take some tens of microseconds, and one at a checkpoint tens of milliseconds.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from streams.errors import OffsetOutOfRange
+from streams.log import Entry, Record, entry_sizes
+from streams.sqlite_file import LogFile
+from streams.topics import Topic
+
+POLL_SECONDS: Final = 0.05
+"""How late a follower may see what another process has written."""
+
+
+_T = TypeVar("_T")
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class SqliteLogs:
+    """The logs in one file. Several processes may have it open; each commit is seen whole or not at all."""
+
+    def __init__(self, path: Path, *, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+        self._path = path
+        self._clock_ms = clock_ms
+        self._writer: ThreadPoolExecutor
+        self._reader: ThreadPoolExecutor
+        self._writing: LogFile
+        self._reading: LogFile
+        self._lock = threading.Lock()
+        self._group: _Group | None = None
+        self._changed: dict[int, asyncio.Event] = {}
+
+    def __repr__(self) -> str:
+        return f"SqliteLogs({str(self._path)!r})"
+
+    async def __aenter__(self) -> Self:
+        """Open the file; raises `NotALog`, `LogUnavailable`."""
+        loop = asyncio.get_running_loop()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
+        try:
+            self._writing = await loop.run_in_executor(self._writer, LogFile, self._path)
+            self._reading = await loop.run_in_executor(self._reader, LogFile, self._path)
+        except BaseException:
+            self._writer.shutdown()
+            self._reader.shutdown()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what was appended, then close."""
+        await asyncio.to_thread(self._close)
+
+    async def open(self, topic: Topic) -> "SqliteLog":
+        """The log of *topic*, created where it does not exist; raises `TopicMismatch`."""
+        return SqliteLog(self, topic, await self.write(lambda file: file.open_topic(topic)))
+
+    async def topics(self) -> list[Topic]:
+        """The topics in the file, by name."""
+        return await self.consult(LogFile.topics)
+
+    async def append(self, identity: int, entries: Sequence[Entry]) -> int:
+        """Write *entries* in one commit, with everything else that waits for one; return the first offset."""
+        with self._lock:
+            group = self._group
+            if group is None:
+                group = self._group = _Group()
+            index = len(group.batches)
+            group.batches.append((identity, entries))
+        if index == 0:
+            group.firsts = asyncio.get_running_loop().run_in_executor(self._writer, self._commit, group)
+            group.firsts.add_done_callback(lambda _: self._wake(group))
+        # Shielded: whoever gives up must not take the commit away from the others of the group.
+        return (await asyncio.shield(group.firsts))[index]
+
+    async def write(self, action: Callable[[LogFile], _T]) -> _T:
+        """Run *action* in the writer's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, action, self._writing)
+
+    async def consult(self, question: Callable[[LogFile], _T]) -> _T:
+        """Run *question* in the reader's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, question, self._reading)
+
+    def changed(self, identity: int) -> asyncio.Event:
+        """Set by the next commit of this process to the topic. Ask before reading, wait after."""
+        return self._changed.setdefault(identity, asyncio.Event())
+
+    def _commit(self, group: "_Group") -> list[int]:
+        with self._lock:
+            self._group = None  # what comes from now on is the next commit's
+        return self._writing.append(group.batches, self._clock_ms())
+
+    def _wake(self, group: "_Group") -> None:
+        for identity, _ in group.batches:
+            if (event := self._changed.pop(identity, None)) is not None:
+                event.set()
+
+    def _close(self) -> None:
+        self._writer.shutdown()
+        self._reader.shutdown()
+        self._reading.close()
+        self._writing.close()
+
+
+class _Group:
+    """Appends that share a commit."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, Sequence[Entry]]] = []
+        self.firsts: asyncio.Future[list[int]]
+
+
+class SqliteLog:
+    """One topic in the file."""
+
+    def __init__(self, home: SqliteLogs, topic: Topic, identity: int) -> None:
+        self._home = home
+        self._topic = topic
+        self._identity = identity
+
+    def __repr__(self) -> str:
+        return f"SqliteLog({self._topic.name!r}, {self._home!r})"
+
+    @property
+    def topic(self) -> Topic:
+        return self._topic
+
+    async def append(self, entries: Sequence[Entry]) -> list[int]:
+        """See `streams.log.Log.append`. The outcome is always known here, unless the caller is cancelled."""
+        if not entries:
+            return []
+        entry_sizes(self._topic, entries)
+        first = await self._home.append(self._identity, entries)
+        return list(range(first, first + len(entries)))
+
+    async def read(
+        self, start: int, *, follow: bool = False, end: int | None = None
+    ) -> AsyncGenerator[list[Record], None]:
+        """See `streams.log.Log.read`."""
+        first, after_last = await self._bounds()
+        if start > after_last:
+            raise OffsetOutOfRange(self._topic.name, start, first, after_last)
+        stop = end if follow else min(after_last, after_last if end is None else end)
+        position = start
+        while stop is None or position < stop:
+            changed = self._home.changed(self._identity)
+            records = await self._batch(position, stop)
+            if records:
+                position = records[-1].offset + 1
+                yield records
+            elif stop is not None and (await self._bounds())[1] >= stop:
+                return  # what was left of the range has been compacted away
+            else:
+                await _set_within(changed, POLL_SECONDS)
+
+    async def start(self) -> int:
+        return (await self._bounds())[0]
+
+    async def end(self) -> int:
+        return (await self._bounds())[1]
+
+    async def offset_at(self, timestamp_ms: int) -> int:
+        return await self._home.consult(lambda file: file.offset_at(self._identity, timestamp_ms))
+
+    async def clean(self, now_ms: int) -> int:
+        """Remove what the topic's settings let go at *now_ms*; return how many records went."""
+        return await self._home.write(lambda file: file.clean(self._identity, self._topic, now_ms))
+
+    async def load(self, records: Sequence[Record], next_offset: int) -> None:
+        """Write *records* with their own offsets and timestamps, behind what is there: how an export is written.
+
+        Raises `ValueError` where they do not rise from the topic's next offset, or reach *next_offset*.
+        """
+        await self._home.write(lambda file: file.load(self._identity, records, next_offset))
+
+    async def _bounds(self) -> tuple[int, int]:
+        return await self._home.consult(lambda file: file.bounds(self._identity))
+
+    async def _batch(self, start: int, stop: int | None) -> list[Record]:
+        return await self._home.consult(lambda file: file.read(self._identity, self._topic.name, start, stop))
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
