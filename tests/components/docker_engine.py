@@ -6,6 +6,7 @@ gone with it. Its Unix socket can be used from anywhere.
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -48,9 +49,7 @@ class DockerEngine:
     ) -> None:
         if self._process is not None:
             await self._process.end(within_seconds=30)
-        self._unmount()
-        subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)
-        await asyncio.to_thread(shutil.rmtree, self.folder / "data", ignore_errors=True)
+        await asyncio.to_thread(self._clear)
 
     def _command(self) -> list[str]:
         return [
@@ -81,18 +80,15 @@ class DockerEngine:
         assert json.loads(routes or "[]") == [], f"{NAMESPACE} has a default route: containers could reach strangers"
 
     def _answers(self) -> bool:
-        return (
-            subprocess.run(
-                ["docker", "version"],
-                env={"PATH": "/usr/local/bin:/usr/bin:/bin", **self.environment},
-                check=False,
-                capture_output=True,
-            ).returncode
-            == 0
+        asked = subprocess.run(
+            ["docker", "version"], env={**os.environ, **self.environment}, check=False, capture_output=True
         )
+        return asked.returncode == 0
 
-    def _unmount(self) -> None:
+    def _clear(self) -> None:
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             target = line.split()[1]
             if target.startswith(str(self.folder)):
                 subprocess.run(["umount", "-l", target], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", NAMESPACE], check=False, capture_output=True)
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
