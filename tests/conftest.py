@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.kafka.kafka_jars import kafka_jars
+from tests.components.kubernetes.binaries import CONTROL_PLANE, kubernetes_binaries
+from tests.components.kubernetes.control_plane import ControlPlane
 from tests.components.nats_server import NatsServer
 from tests.components.presence import missing, require_programs
 
@@ -58,3 +61,40 @@ def kafka(_kafka_once: KafkaBroker) -> KafkaBroker:
     if not _kafka_once.process.running:
         asyncio.run(_kafka_once.start())
     return _kafka_once
+
+
+@pytest.fixture(scope="session")
+def control_plane_binaries() -> Path:
+    """The folder with kube-apiserver, etcd and kubectl, for tests that start a `ControlPlane` with own flags."""
+    require_programs(["openssl"], "apt install openssl")
+    try:
+        return kubernetes_binaries(CONTROL_PLANE)
+    except FileNotFoundError:
+        missing("kube-apiserver is not built and there is no Go 1.24 or newer", "make test-cluster sets it up")
+
+
+@pytest.fixture(scope="session")
+def _apiserver_once(control_plane_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    server = ControlPlane(
+        tmp_path_factory.mktemp("apiserver"),
+        control_plane_binaries,
+        controllers=["namespace-controller", "serviceaccount-controller", "endpointslice-controller"],
+    )
+    asyncio.run(server.start())
+    try:
+        yield server
+    finally:
+        asyncio.run(server.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def apiserver(_apiserver_once: ControlPlane) -> ControlPlane:
+    """A real kube-apiserver with etcd and the controllers for namespaces and EndpointSlices; no node, no scheduler.
+
+    ``.url .ca .admin_token .reader_token .kubeconfig``, ``await .api(method, path, body)``, ``.kubectl(…)``,
+    ``.kill()``, ``.stop()``, ``.start()``, ``.compact()``. Shared: use own namespaces.
+    Runs again at the start of every test.
+    """
+    if not _apiserver_once.running:
+        asyncio.run(_apiserver_once.start())
+    return _apiserver_once
