@@ -1,0 +1,151 @@
+"""The log on Apache Kafka: `streams.log.Log` over one partition of one topic.
+
+append ──▶ KafkaProducer ──▶ topic ──▶ KafkaReader ──▶ read (each with a consumer of its own)
+                               ▲
+                 ensure_topic ─┘  created with our settings, verified
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Literal, Self
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streams.backoff import Backoff
+from streams.errors import LogUnavailable
+from streams.kafka_border import translating
+from streams.kafka_producer import KafkaProducer
+from streams.kafka_reader import KafkaReader
+from streams.kafka_topics import ensure_topic
+from streams.log import Entry, Record, entry_sizes
+from streams.topics import Topic
+
+_log = structlog.get_logger(__name__)
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach Kafka, and how patient to be."""
+
+    bootstrap: str
+    """``host:port``, several separated by commas."""
+    replication: int = 1
+    """Replicas of a topic that is created here."""
+    compression: Literal["lz4", "zstd"] | None = None
+    """How batches are compressed."""
+    connect_seconds: float = 60.0
+    """How long to wait for a broker at the start."""
+    request_seconds: float = 10.0
+    """How long a broker may take to answer one request before it is asked again."""
+    append_seconds: float = 30.0
+    """How long an append may take, over all tries, before its outcome counts as unknown."""
+
+
+class KafkaLogs:
+    """The logs of one Kafka cluster."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._inquiries: AIOKafkaConsumer
+        self._open = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"KafkaLogs({self._settings.bootstrap!r})"
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises `LogUnavailable` if no broker answers within ``connect_seconds``, `ServerTooOld`."""
+        self._inquiries = await self._connected()
+        self._open.push_async_callback(self._inquiries.stop)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._open.aclose()
+
+    async def open(self, topic: Topic) -> "KafkaLog":
+        """See `streams.log.Logs.open`. Also raises `ServerTooOld` and `AccessDenied`."""
+        settings = self._settings
+        await ensure_topic(settings.bootstrap, topic, replication=settings.replication)
+        producer = KafkaProducer(
+            settings.bootstrap,
+            topic,
+            append_seconds=settings.append_seconds,
+            request_seconds=settings.request_seconds,
+            compression=settings.compression,
+        )
+        await self._open.enter_async_context(producer)
+        return KafkaLog(settings, topic, producer, self._inquiries)
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        settings = self._settings
+        backoff = Backoff()
+        deadline = asyncio.get_running_loop().time() + settings.connect_seconds
+        while True:
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=settings.bootstrap,
+                enable_auto_commit=False,
+                request_timeout_ms=int(settings.request_seconds * 1000),
+            )
+            try:
+                with translating(settings.bootstrap):
+                    await consumer.start()
+            except LogUnavailable as error:
+                await consumer.stop()
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                if backoff.attempts == 0:
+                    _log.warning("waiting for Kafka", where=settings.bootstrap, reason=error.reason)
+                await backoff.wait()
+            except BaseException:
+                await consumer.stop()
+                raise
+            else:
+                return consumer
+
+
+class KafkaLog:
+    """One topic."""
+
+    def __init__(
+        self, settings: KafkaSettings, topic: Topic, producer: KafkaProducer, inquiries: AIOKafkaConsumer
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._producer = producer
+        self._inquiries = inquiries
+        self._partition = TopicPartition(topic.name, 0)
+
+    def __repr__(self) -> str:
+        return f"KafkaLog({self._topic.name!r}, {self._settings.bootstrap!r})"
+
+    @property
+    def topic(self) -> Topic:
+        return self._topic
+
+    async def append(self, entries: Sequence[Entry]) -> list[int]:
+        """See `streams.log.Log.append`."""
+        if not entries:
+            return []
+        return await self._producer.append(entries, entry_sizes(self._topic, entries))
+
+    def read(self, start: int, *, follow: bool = False, end: int | None = None) -> AsyncGenerator[list[Record], None]:
+        """See `streams.log.Log.read`."""
+        reader = KafkaReader(self._settings.bootstrap, self._topic, request_seconds=self._settings.request_seconds)
+        return reader.read(start, follow=follow, end=end)
+
+    async def start(self) -> int:
+        with translating(self._settings.bootstrap):
+            return int((await self._inquiries.beginning_offsets([self._partition]))[self._partition])
+
+    async def end(self) -> int:
+        with translating(self._settings.bootstrap):
+            return int((await self._inquiries.end_offsets([self._partition]))[self._partition])
+
+    async def offset_at(self, timestamp_ms: int) -> int:
+        with translating(self._settings.bootstrap):
+            found = (await self._inquiries.offsets_for_times({self._partition: timestamp_ms}))[self._partition]
+        return await self.end() if found is None else int(found.offset)
