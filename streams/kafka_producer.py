@@ -122,7 +122,7 @@ class _Sending:
             batch = self._producer.create_batch()
             for index in chunk:
                 entry = entries[index]
-                batch.append(key=entry.key.encode(), value=entry.value, timestamp=None, headers=entry.headers)
+                batch.append(key=entry.key.encode(), value=entry.value, timestamp=None, headers=list(entry.headers))
             if batch.record_count() != len(chunk):
                 raise AssertionError(f"{len(chunk)} entries were measured to fit into a batch, but do not")
             batch.close()

@@ -146,4 +146,4 @@ class KafkaReader:
 
 def _record(record: "ConsumerRecord[bytes, bytes]") -> Record:
     key = record.key.decode(errors="replace") if record.key is not None else ""
-    return Record(record.offset, record.timestamp, key, record.value, record.headers)
+    return Record(record.offset, record.timestamp, key, record.value, tuple(record.headers))

@@ -9,6 +9,7 @@ import pytest
 
 from streams.errors import EntryTooLarge, OffsetOutOfRange, TopicMismatch
 from streams.log import Entry, Log, Record, entry_size
+from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.streams.log_worlds import (
     KafkaWorld,
     SqliteWorld,
@@ -21,12 +22,14 @@ from tests.streams.log_worlds import (
 
 
 @pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | KafkaBroker:
+    return tmp_path / "log.db" if request.param == "sqlite" else request.getfixturevalue("kafka")
+
+
+@pytest.fixture
+async def world(place: Path | KafkaBroker) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        if request.param == "sqlite":
-            yield SqliteWorld(stack, tmp_path / "log.db")
-        else:
-            yield KafkaWorld(stack, request.getfixturevalue("kafka"))
+        yield SqliteWorld(stack, place) if isinstance(place, Path) else KafkaWorld(stack, place)
 
 
 async def follow(log: Log, start: int, until_number: int) -> list[Record]:
