@@ -1,6 +1,7 @@
 """The real components that tests ask for by name. Each starts once per run, on free ports, in a folder of its own."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.kafka.kafka_jars import kafka_jars
 from tests.components.kubernetes.binaries import CONTROL_PLANE, kubernetes_binaries
+from tests.components.kubernetes.cluster import Cluster
 from tests.components.kubernetes.control_plane import ControlPlane
+from tests.components.kubernetes.node import node_programs_missing
 from tests.components.nats_server import NatsServer
-from tests.components.presence import missing, require_programs
+from tests.components.presence import missing, require, require_programs
 
 pytest_plugins = ["tests.components.tiers"]
 
@@ -98,3 +101,29 @@ def apiserver(_apiserver_once: ControlPlane) -> ControlPlane:
     if not _apiserver_once.running:
         asyncio.run(_apiserver_once.start())
     return _apiserver_once
+
+
+@pytest.fixture(scope="session")
+def node_binaries() -> Path:
+    """The folder with all of Kubernetes' programs, on a machine that can run nodes; for a test's own `Cluster`."""
+    require(os.geteuid() == 0, "nodes need root", "run as root")
+    absent = node_programs_missing()
+    require(not absent, f"not installed: {', '.join(absent)}", "make test-cluster sets it up")
+    try:
+        return kubernetes_binaries()
+    except FileNotFoundError:
+        missing("Kubernetes is not built and there is no Go 1.24 or newer", "make test-cluster sets it up")
+
+
+@pytest.fixture(scope="session")
+def cluster(node_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A real two-node Kubernetes (kube-proxy by iptables); see `tests.components.kubernetes.cluster.Cluster`.
+
+    ``await .kubectl(…)``, ``.apply(…)``, ``.inside(…)``, ``.nodes``, ``.control_plane``. Shared: use own namespaces.
+    """
+    made = Cluster(tmp_path_factory.mktemp("cluster"), node_binaries)
+    asyncio.run(made.__aenter__())
+    try:
+        yield made
+    finally:
+        asyncio.run(made.down())

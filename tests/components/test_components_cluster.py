@@ -1,0 +1,98 @@
+"""The two-node Kubernetes keeps its promises: real Pods, real Services, and nothing left when it is gone."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.components.kubernetes.cluster import Cluster
+from tests.components.kubernetes.images import AGNHOST
+from tests.components.kubernetes.networks import refuse_default_route
+from tests.components.kubernetes.node import CGROUPS
+from tests.components.waiting import until
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
+
+
+def pod(name: str, node: str, *arguments: str) -> dict[str, object]:
+    container = {"name": "main", "image": AGNHOST, "imagePullPolicy": "Never", "args": list(arguments)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+
+
+async def reach_a_service_across_nodes(cluster: Cluster) -> None:
+    """A client on one node, a server on the other, a ClusterIP between them."""
+    server, client = cluster.nodes[0].name, cluster.nodes[1].name
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }
+    await cluster.apply(pod("web", server, "netexec", "--http-port=8080"), pod("client", client, "pause"), service)
+    await cluster.kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s")
+    address = await cluster.kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
+
+    async def connects() -> bool:
+        await cluster.kubectl("exec", "client", "--", "/agnhost", "connect", "--timeout=1s", f"{address}:80")
+        return True
+
+    await until("the client to reach the Service", connects, within_seconds=30, ignoring=(AssertionError,))
+
+
+async def test_pods_reach_a_service_across_nodes(cluster: Cluster):
+    await reach_a_service_across_nodes(cluster)
+
+
+async def test_each_node_names_its_pods_with_their_namespaces(cluster: Cluster):
+    await cluster.apply(pod("seen", cluster.nodes[0].name, "pause"))
+    await cluster.kubectl("wait", "pod", "seen", "--for=condition=Ready", "--timeout=60s")
+    listed = subprocess.run(  # noqa: ASYNC221  # milliseconds
+        ["ctr", "-a", str(cluster.nodes[0].containerd_socket), "-n", "k8s.io", "containers", "ls", "-q"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert listed.stdout.split()
+
+
+async def test_nothing_of_it_can_leave_the_machine(cluster: Cluster):
+    for namespace in (cluster.namespace, *(node.namespace for node in cluster.nodes)):
+        refuse_default_route(namespace)
+
+
+async def test_it_survives_a_kill_of_its_api_server(cluster: Cluster):
+    await cluster.control_plane.kill()
+    await cluster.control_plane.start()
+    nodes = json.loads(await cluster.kubectl("get", "nodes", "-o", "json"))
+    assert [node["metadata"]["name"] for node in nodes["items"]] == [node.name for node in cluster.nodes]
+
+
+async def test_one_with_nftables_and_both_families_works_and_leaves_nothing(node_binaries: Path, tmp_path: Path):
+    before = traces()
+    async with Cluster(tmp_path / "c", node_binaries, proxy_mode="nftables", ipv6=True) as cluster:
+        await reach_a_service_across_nodes(cluster)
+        addresses = json.loads(await cluster.kubectl("get", "pod", "web", "-o", "json"))["status"]["podIPs"]
+        assert len(addresses) == 2
+    assert traces() - before == set()
+    assert processes_of(tmp_path) == []
+
+
+def traces() -> set[str]:
+    """What a careless end would leave: mounts, namespaces, sockets of shims, CNI results, records, log links."""
+    mounts = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()}
+    folders = ["/run/netns", "/run/containerd/s", "/run/containerd/runc/k8s.io", "/var/lib/cni/results"]
+    folders += ["/run/eastwest-tests", "/var/log/containers"]
+    entries = {str(path) for folder in folders for path in Path(folder).glob("*")}
+    return mounts | entries | {str(path) for pattern in ("ew*", "*/ew*") for path in CGROUPS.glob(pattern)}
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Whose command line names *folder*."""
+    run = subprocess.run(["ps", "-eo", "pid=,args=", "-ww"], check=True, capture_output=True, text=True)
+    return [line for line in run.stdout.splitlines() if str(folder) in line]
