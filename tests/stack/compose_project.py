@@ -1,0 +1,61 @@
+"""One compose project on a Docker engine: the file that users have, with the images that tests can build."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.stack.images import CHECKOUT, KAFKA, NATS
+
+COMPOSE_FILE = CHECKOUT / "compose/stack/compose.yaml"
+TAG = "0.0.0-test"
+
+
+class ComposeProject:
+    """``docker-compose`` on `COMPOSE_FILE`; *settings* are what a user would put into ``.env``."""
+
+    def __init__(self, engine: Mapping[str, str], folder: Path, settings: Mapping[str, str]) -> None:
+        self.name = "ewtstack"
+        self.engine = engine
+        env_file = folder / "test.env"
+        images = {"EASTWEST_VERSION": TAG, "EASTWEST_KAFKA_IMAGE": KAFKA, "EASTWEST_NATS_IMAGE": NATS}
+        env_file.write_text("".join(f"{name}={value}\n" for name, value in {**images, **settings}.items()))
+        self.command = ["docker-compose", "-p", self.name, "--env-file", str(env_file), "-f", str(COMPOSE_FILE)]
+
+    def run(self, *arguments: str, check: bool = True) -> str:
+        """Run one command of compose; raises AssertionError with its words where it fails."""
+        done = subprocess.run(
+            [*self.command, *arguments],
+            env={**os.environ, **self.engine},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{' '.join(arguments)}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done.stdout
+
+    def docker(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["docker", *arguments], env={**os.environ, **self.engine}, capture_output=True, text=True, check=False
+        )
+        return done.stdout
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """What Docker says of each service's container, by service."""
+        ids = self.run("ps", "-q").split()
+        found = json.loads(self.docker("inspect", *ids)) if ids else []
+        return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
+
+    def healthy(self) -> set[str]:
+        return {
+            service
+            for service, each in self.containers().items()
+            if each["State"].get("Health", {}).get("Status") == "healthy"
+        }
+
+    def eastwest(self, *arguments: str) -> str:
+        """The command, as a user runs it in the stack."""
+        return self.run("exec", "-T", "processor", "eastwest", *arguments)
