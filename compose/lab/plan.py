@@ -11,7 +11,7 @@ node's address translation in both directions. Nothing here reads or changes the
 import hashlib
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -247,11 +247,3 @@ def link_name(text: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def netns_names(plan: Plan) -> Iterable[str]:
-    """Every namespace of *plan*: the infrastructure first."""
-    yield plan.fabric
-    yield plan.outside
-    yield from (node.netns for node in plan.nodes)
-    yield from (pod.netns for pod in plan.pods if pod.link)

@@ -46,6 +46,8 @@ BRIDGE_SYSCTLS: Final = {
 }
 """Absent where the kernel has no such part."""
 
+ANYWHERE: Final = {4: "0.0.0.0/0", 6: "::/0"}
+
 FABRIC, NODE, HOST = range(3)
 
 Batch = tuple[str, tuple[str, ...]]
@@ -60,13 +62,25 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Wiring(msgspec.Struct, frozen=True):
-    """A namespace's whole configuration; the order of items is the order in which they are applied."""
+    """A namespace's whole configuration; the order of items is the order in which they are applied.
+
+    Keys say what an item is: ``link``, ``port``, ``up``, ``address`` or ``route``, and its name.
+    """
 
     rank: int
     """Whoever makes a link comes before what is at its other end: 0 the fabric, 1 nodes, 2 Pods and the outside."""
     items: dict[str, Item]
     incarnation: str = ""
     """When it differs, the namespace is not changed but replaced."""
+
+    @property
+    def links(self) -> set[str]:
+        """Every interface the namespace may have."""
+        return {name for kind, _, name in (key.partition(" ") for key in self.items) if kind in ("link", "up")}
+
+    @property
+    def has_default_route(self) -> bool:
+        return any(f"route {anywhere}" in self.items for anywhere in ANYWHERE.values())
 
     @property
     def sysctls(self) -> dict[str, str]:
@@ -131,14 +145,14 @@ def _batches(lines: dict[str, tuple[str, ...]]) -> tuple[Batch, ...]:
 
 def _fabric(plan: Plan) -> Wiring:
     """Only a bridge: it forwards frames, has no address and no route."""
-    items = dict(_bridge())
+    items = _up("lo") | dict(_bridge())
     for peer in (plan.outside, *(node.netns for node in plan.nodes)):
         items |= _veth(link_name(peer), UPLINK, peer)
     return Wiring(FABRIC, items)
 
 
 def _outside(plan: Plan) -> Wiring:
-    items = {"lo": Item("link set lo up"), UPLINK: Item(f"link set {UPLINK} up")}
+    items = _up("lo", UPLINK)
     items |= dict(_address(address, UPLINK) for address in plan.externals)
     for node in plan.nodes:
         items |= _routes_to_node(plan, node)
@@ -146,7 +160,7 @@ def _outside(plan: Plan) -> Wiring:
 
 
 def _node(plan: Plan, node: PlannedNode) -> Wiring:
-    items = {"lo": Item("link set lo up"), UPLINK: Item(f"link set {UPLINK} up")}
+    items = _up("lo", UPLINK)
     items |= dict(_bridge())
     items |= dict(_address(address, BRIDGE) for address in node.gateways)
     items |= dict(_address(address, UPLINK) for address in node.addresses)
@@ -165,12 +179,12 @@ def _node(plan: Plan, node: PlannedNode) -> Wiring:
 
 
 def _pod(planned: PlannedPod, node: PlannedNode) -> Wiring:
-    items = {"lo": Item("link set lo up"), POD_LINK: Item(f"link set {POD_LINK} up")}
+    items = _up("lo", POD_LINK)
     items |= dict(_address(address, POD_LINK) for address in planned.pod.addresses)
     families = {family(address) for address in planned.pod.addresses}
     for gateway in node.gateways:
         if family(gateway) in families:
-            anywhere = "0.0.0.0/0" if family(gateway) == 4 else "::/0"
+            anywhere = ANYWHERE[family(gateway)]
             items |= dict([_route(gateway, f"dev {POD_LINK}")])
             items[f"route {anywhere}"] = Item(
                 f"route replace {anywhere} via {gateway} dev {POD_LINK}", f"route del {anywhere} dev {POD_LINK}"
@@ -188,6 +202,10 @@ def _routes_to_node(plan: Plan, node: PlannedNode) -> dict[str, Item]:
                 _route(address, f"via {next_hop[family(address)]} dev {UPLINK} onlink") for address in pod.routed
             )
     return items
+
+
+def _up(*links: str) -> dict[str, Item]:
+    return {f"up {link}": Item(f"link set {link} up") for link in links}
 
 
 def _bridge() -> Iterable[tuple[str, Item]]:
