@@ -1,9 +1,10 @@
-"""Where aiokafka's errors become ours, and its noise becomes one line."""
+"""Where aiokafka's errors become ours, and a broker that is too old is recognized."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
@@ -13,6 +14,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedVersionError,
 )
+from aiokafka.protocol.admin import ApiVersionRequest
 
 from streams.errors import AccessDenied, LogUnavailable, ServerTooOld, StreamError
 
@@ -22,7 +24,19 @@ DENIALS: Final = (
     GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
 )
-TOO_OLD: Final = (IncompatibleBrokerVersion, UnsupportedVersionError)
+TOO_OLD: Final = (IncompatibleBrokerVersion, UnsupportedVersionError, NotImplementedError)
+"""The last is what aiokafka raises where it has no version of a request in common with the broker."""
+OLDEST: Final = "Apache Kafka 2.1 or newer is needed"
+NEEDED: Final = {
+    0: ("Produce", 3),  # record headers
+    1: ("Fetch", 4),
+    2: ("ListOffsets", 1),  # offsets for times
+    3: ("Metadata", 1),
+    19: ("CreateTopics", 1),
+    22: ("InitProducerId", 0),  # idempotent producers
+    32: ("DescribeConfigs", 1),
+}
+"""Request → its name and the version that has what we use (Kafka protocol guide, API keys)."""
 
 
 def translated(bootstrap: str, error: Exception) -> StreamError:
@@ -30,7 +44,7 @@ def translated(bootstrap: str, error: Exception) -> StreamError:
     if isinstance(error, DENIALS):
         return AccessDenied(bootstrap, str(error))
     if isinstance(error, TOO_OLD):
-        return ServerTooOld(bootstrap, f"{error}; Apache Kafka 2.1 or newer is needed")
+        return ServerTooOld(bootstrap, f"{error}; {OLDEST}")
     return LogUnavailable(bootstrap, str(error) or type(error).__name__)
 
 
@@ -39,5 +53,30 @@ def translating(bootstrap: str) -> Iterator[None]:
     """Raise our errors for aiokafka's, around requests that write nothing."""
     try:
         yield
-    except (KafkaError, TimeoutError, OSError) as error:
+    except (KafkaError, TimeoutError, OSError, NotImplementedError) as error:
         raise translated(bootstrap, error) from error
+
+
+async def check_version(bootstrap: str, *, request_seconds: float) -> None:
+    """Raise `ServerTooOld` naming what the broker lacks, `LogUnavailable` if none answers.
+
+    aiokafka itself takes a request that the broker does not know for a broker that is away, and retries for ever.
+    """
+    reasons = []
+    for host, port, _ in collect_hosts(bootstrap):
+        try:
+            connection = await create_conn(host, port, request_timeout_ms=int(request_seconds * 1000))
+        except (KafkaError, TimeoutError, OSError) as error:
+            reasons.append(f"{host}:{port}: {error}")
+            continue
+        try:
+            with translating(bootstrap):
+                versions = (await connection.send(ApiVersionRequest())).api_versions
+        finally:
+            await connection.close()
+        known = {key: newest for key, _oldest, newest in versions}
+        missing = [f"{name} v{version}" for key, (name, version) in NEEDED.items() if known.get(key, -1) < version]
+        if missing:
+            raise ServerTooOld(bootstrap, f"it does not know {', '.join(missing)}; {OLDEST}")
+        return
+    raise LogUnavailable(bootstrap, "; ".join(reasons))

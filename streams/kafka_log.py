@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.backoff import Backoff
 from streams.errors import LogUnavailable
-from streams.kafka_border import translating
+from streams.kafka_border import check_version, translating
 from streams.kafka_producer import KafkaProducer
 from streams.kafka_reader import KafkaReader
 from streams.kafka_topics import ensure_topic
@@ -85,26 +85,29 @@ class KafkaLogs:
         backoff = Backoff()
         deadline = asyncio.get_running_loop().time() + settings.connect_seconds
         while True:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=settings.bootstrap,
-                enable_auto_commit=False,
-                request_timeout_ms=int(settings.request_seconds * 1000),
-            )
             try:
-                with translating(settings.bootstrap):
-                    await consumer.start()
+                await check_version(settings.bootstrap, request_seconds=settings.request_seconds)
+                return await self._started()
             except LogUnavailable as error:
-                await consumer.stop()
                 if asyncio.get_running_loop().time() >= deadline:
                     raise
                 if backoff.attempts == 0:
                     _log.warning("waiting for Kafka", where=settings.bootstrap, reason=error.reason)
                 await backoff.wait()
-            except BaseException:
-                await consumer.stop()
-                raise
-            else:
-                return consumer
+
+    async def _started(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.bootstrap,
+            enable_auto_commit=False,
+            request_timeout_ms=int(self._settings.request_seconds * 1000),
+        )
+        try:
+            with translating(self._settings.bootstrap):
+                await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
 
 
 class KafkaLog:

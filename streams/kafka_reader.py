@@ -40,6 +40,7 @@ class KafkaReader:
         self._position = 0
         self._quiet_since = 0.0
         self._reachable = True
+        self._damaged = False
 
     async def read(self, start: int, *, follow: bool, end: int | None) -> AsyncGenerator[list[Record], None]:
         """See `streams.log.Log.read`."""
@@ -63,7 +64,7 @@ class KafkaReader:
                             break
             except DENIALS as error:
                 raise AccessDenied(self._bootstrap, str(error)) from error
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError, NotImplementedError) as error:
                 translation = translated(self._bootstrap, error)
                 if not isinstance(translation, LogUnavailable):
                     raise translation from error
@@ -102,11 +103,14 @@ class KafkaReader:
         tries = 0
         while True:
             try:
-                fetched = await consumer.getmany(self._partition, timeout_ms=_WAIT_MS)
+                # What stands in front of damage is delivered record by record: aiokafka drops it with the fetch.
+                limit = 1 if self._damaged else None
+                fetched = await consumer.getmany(self._partition, timeout_ms=_WAIT_MS, max_records=limit)
                 break
             except OffsetOutOfRangeError:
                 await self._seek(consumer)
             except CorruptRecordException as error:
+                self._damaged = True
                 tries += 1
                 if tries == _CORRUPT_TRIES:
                     raise LogCorrupt(self._topic.name, self._position, str(error)) from error
@@ -115,6 +119,8 @@ class KafkaReader:
         self._position = await consumer.position(self._partition)
         if records:
             self._heard()
+        else:
+            self._damaged = False
         if stop is not None and records and records[-1].offset >= stop:
             return [record for record in records if record.offset < stop]
         return records
