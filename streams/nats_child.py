@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ _POLL_SECONDS = 0.02
 
 _CONFIGURATION = """\
 # Written at every start; do not edit.
-host: 127.0.0.1
+host: {host}
 port: {port}
 ports_file_dir: {folder}
 authorization {{ token: {token} }}
@@ -49,14 +50,25 @@ def nats_server_binary() -> Path:
 
 
 class NatsChild:
-    """A nats-server with JetStream as a child process, on the loopback, known only to who knows its token.
+    """A nats-server with JetStream as a child process, open only to who knows its token.
 
     *folder* holds its configuration, log and store; a later one on the same folder finds the streams again.
     Port 0 lets it choose a free one at its first start; it keeps that port, so that clients reconnect after a restart.
+    *launcher* is put before its command, to start it elsewhere, such as ``nsenter`` for another network namespace.
     """
 
-    def __init__(self, folder: Path, *, port: int = 0, ready_within_seconds: float = 15.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        launcher: Sequence[str] = (),
+        ready_within_seconds: float = 15.0,
+    ) -> None:
         self.folder = folder.resolve()
+        self.host = host
+        self.launcher = tuple(launcher)
         self.port = port
         self.token = secrets.token_hex(16)
         self.ready_within_seconds = ready_within_seconds
@@ -69,8 +81,8 @@ class NatsChild:
 
     @property
     def url(self) -> str:
-        """For clients of this machine; carries the token, so it is a secret."""
-        return f"nats://{self.token}@127.0.0.1:{self.port}"
+        """For clients; carries the token, so it is a secret."""
+        return f"nats://{self.token}@{self.host}:{self.port}"
 
     @property
     def process(self) -> ChildProcess:
@@ -88,6 +100,7 @@ class NatsChild:
         configuration.touch(mode=0o600)
         configuration.write_text(
             _CONFIGURATION.format(
+                host=self.host,
                 port=self.port or -1,
                 folder=json.dumps(str(self.folder)),
                 token=json.dumps(self.token),
@@ -95,7 +108,9 @@ class NatsChild:
             )
         )
         self._process = process = ChildProcess.spawn(
-            "nats-server", [nats_server_binary(), "-c", configuration], log=self.folder / "nats-server.log"
+            "nats-server",
+            [*self.launcher, nats_server_binary(), "-c", configuration],
+            log=self.folder / "nats-server.log",
         )
         try:
             async with asyncio.timeout(self.ready_within_seconds):

@@ -41,13 +41,18 @@ def nats(_nats_once: NatsServer) -> NatsServer:
 
 
 @pytest.fixture(scope="session")
-def _kafka_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+def kafka_jars_folder() -> Path:
+    """Apache Kafka's jars, on a machine that can run them; for tests that start a `KafkaBroker` of their own."""
     require_programs(["java"], "apt install default-jre-headless")
     try:
-        jars = kafka_jars()
+        return kafka_jars()
     except FileNotFoundError:
         missing("Apache Kafka's jars are not cached and Maven is not installed", "apt install maven")
-    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), jars)
+
+
+@pytest.fixture(scope="session")
+def _kafka_once(kafka_jars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), kafka_jars_folder)
     asyncio.run(broker.start())
     try:
         yield broker

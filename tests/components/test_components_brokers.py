@@ -102,8 +102,7 @@ async def test_kafka_keeps_its_address_and_what_was_acknowledged_over_a_kill(kaf
 
 @pytest.mark.kafka
 async def test_kafka_leaves_no_process_behind(kafka: KafkaBroker, tmp_path: Path):
-    jars = Path(kafka._java[-1]).parent
-    async with KafkaBroker(tmp_path / "another", jars) as another:
+    async with KafkaBroker(tmp_path / "another", kafka.jars) as another:
         process = another.process
         assert process.running
     assert not process.running

@@ -1,15 +1,19 @@
 """The two-node Kubernetes keeps its promises: real Pods, real Services, and nothing left when it is gone."""
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.kubernetes.cluster import Cluster
 from tests.components.kubernetes.images import AGNHOST
 from tests.components.kubernetes.networks import refuse_default_route
 from tests.components.kubernetes.node import CGROUPS
+from tests.components.namespaces import inside, inside_command
+from tests.components.nats_server import NatsServer
 from tests.components.waiting import until
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
@@ -64,6 +68,27 @@ async def test_each_node_names_its_pods_with_their_namespaces(cluster: Cluster):
 async def test_nothing_of_it_can_leave_the_machine(cluster: Cluster):
     for namespace in (cluster.namespace, *(node.namespace for node in cluster.nodes)):
         refuse_default_route(namespace)
+
+
+async def test_brokers_on_the_control_planes_machine_are_reached_from_every_node(
+    cluster: Cluster, kafka_jars_folder: Path, tmp_path: Path
+):
+    nats = NatsServer(tmp_path / "nats", host=cluster.address, port=4222, launcher=inside_command(cluster.namespace))
+    async with (
+        KafkaBroker(
+            tmp_path / "kafka", kafka_jars_folder, address=cluster.address, namespace=cluster.namespace
+        ) as kafka,
+        nats,
+    ):
+        for node in cluster.nodes:
+            for port in (nats.port, kafka.port):
+                await inside(node.namespace, lambda port=port: connect(cluster.address, port))
+
+
+async def connect(address: str, port: int) -> None:
+    _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 5)
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_it_survives_a_kill_of_its_api_server(cluster: Cluster):

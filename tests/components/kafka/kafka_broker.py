@@ -13,16 +13,17 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from streams.child_process import ChildProcess
+from tests.components.namespaces import inside, inside_command
 from tests.components.ports import free_ports
 from tests.components.waiting import until
 
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.quorum.voters=1@{address}:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=BROKER://127.0.0.1:{port}
+listeners=BROKER://{address}:{port},CONTROLLER://{address}:{controller_port}
+advertised.listeners=BROKER://{address}:{port}
 inter.broker.listener.name=BROKER
 listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
@@ -53,11 +54,17 @@ _JAVA_OPTIONS = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xs
 
 
 class KafkaBroker:
-    """Starts in about 3 s, keeps its ports and log folder over `kill` and `start`."""
+    """Starts in about 2 s, keeps its ports and log folder over `kill` and `start`.
 
-    def __init__(self, folder: Path, jars: Path) -> None:
+    On the loopback of this machine, or on *address* in network namespace *namespace*.
+    """
+
+    def __init__(self, folder: Path, jars: Path, *, address: str = "127.0.0.1", namespace: str | None = None) -> None:
         self.folder = folder
-        self.port, self._controller_port = free_ports(2)
+        self.jars = jars
+        self.address = address
+        self.namespace = namespace
+        self.port, self._controller_port = free_ports(2) if namespace is None else [9092, 9093]
         java = shutil.which("java")
         if java is None:
             raise FileNotFoundError("java")
@@ -66,7 +73,7 @@ class KafkaBroker:
 
     @property
     def bootstrap(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     @property
     def process(self) -> ChildProcess:
@@ -79,12 +86,15 @@ class KafkaBroker:
         if not properties.exists():
             self._format(properties)
         self._process = process = ChildProcess.spawn(
-            "Kafka", [*self._java, "kafka.Kafka", properties], log=self.folder / "kafka.log", folder=self.folder
+            "Kafka",
+            [*inside_command(self.namespace), *self._java, "kafka.Kafka", properties],
+            log=self.folder / "kafka.log",
+            folder=self.folder,
         )
 
         async def answers() -> bool:
             process.ensure_running()
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()  # spares the client's complaints
+            socket.create_connection((self.address, self.port), timeout=1).close()  # spares the client's complaints
             client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=2000)
             try:
                 await client.start()
@@ -94,7 +104,7 @@ class KafkaBroker:
 
         await until(
             "Kafka to answer a metadata request",
-            answers,
+            lambda: inside(self.namespace, answers),
             within_seconds=60,
             poll_seconds=0.1,
             ignoring=(KafkaError, OSError),
@@ -122,7 +132,9 @@ class KafkaBroker:
     def _format(self, properties: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         logs = self.folder / "logs"
-        properties.write_text(_PROPERTIES.format(port=self.port, controller_port=self._controller_port, logs=logs))
+        properties.write_text(
+            _PROPERTIES.format(address=self.address, port=self.port, controller_port=self._controller_port, logs=logs)
+        )
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=self.folder)
