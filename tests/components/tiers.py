@@ -1,12 +1,67 @@
-"""Says at the end of a run what it could not run, and why."""
+"""The tiers of the suite: in which order they run, what a whole tier needs, and what a run says it could not do."""
 
+import functools
+import os
+import shutil
+import subprocess
 from collections import defaultdict
 
 import pytest
 
+from tests.components.presence import require, require_programs
+
+# Cheap and telling first; a session's fixture for a later tier is not even started when an earlier one breaks the run.
+_ORDER = ("", "nats", "kafka", "netns", "apiserver", "docker", "node", "chaos")
+
+_ELSEWHERE = {
+    "apiserver": "make test-cluster",
+    "node": "make test-cluster",
+    "docker": "make test-stack",
+    "chaos": "make test-chaos",
+}
+
+
+def _tier(item: pytest.Item) -> str:
+    return max((mark.name for mark in item.iter_markers() if mark.name in _ORDER), key=_ORDER.index, default="")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order by tier, each tier as it was written."""
+    items.sort(key=lambda item: _ORDER.index(_tier(item)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked `netns` needs no fixture for it: the marker says it."""
+    if item.get_closest_marker("netns"):
+        require_programs(("ip", "iptables-nft-restore", "ipset", "conntrack", "unshare"), "make test sets it up")
+        require(
+            _may_make_namespaces(),
+            "this user may not make network namespaces",
+            "run as root, or where unprivileged user namespaces are allowed (sysctl kernel.unprivileged_userns_clone)",
+        )
+
+
+@functools.cache
+def _may_make_namespaces() -> bool:
+    """As root of the machine, or of a user namespace, which `make test` enters for whoever is not root."""
+    unshare = shutil.which("unshare") or "unshare"
+    return os.geteuid() == 0 and subprocess.run([unshare, "--net", "true"], check=False).returncode == 0
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remember what this run leaves to another command."""
+    for item in items:
+        if command := _ELSEWHERE.get(_tier(item)):
+            _left_to[command] += 1
+
+
+_left_to: defaultdict[str, int] = defaultdict(int)
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List every reason for skipping with the number of tests it cost."""
+    """List every reason for skipping with the number of tests it cost, and the tiers that are run by other commands."""
     reasons: defaultdict[str, int] = defaultdict(int)
     for report in terminalreporter.stats.get("skipped", []):
         place_and_reason = report.longrepr
@@ -15,4 +70,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if reasons:
         terminalreporter.section("could not be run here")
         for reason, count in sorted(reasons.items()):
-            terminalreporter.line(f"{count} test{'s' if count > 1 else ''}: {reason}")
+            terminalreporter.line(f"{_tests(count)}: {reason}")
+    if _left_to:
+        terminalreporter.section("run by other commands")
+        for command, count in sorted(_left_to.items()):
+            terminalreporter.line(f"{_tests(count)}: {command}")
+
+
+def _tests(count: int) -> str:
+    return f"{count} test{'' if count == 1 else 's'}"

