@@ -55,6 +55,7 @@ class ControlPlane:
         nodes = _nodes(stated_nodes, [*names, *(pod.spec.node_name for pod in pods)])
         namespaces = _namespaces(known)
         taken = {address for pod in pods for address in pod_addresses(pod)} | set(_service_addresses(known))
+        taken.update(*self._addresses.values())
         pods = [self._run(pod, nodes, taken) for pod in pods]
         services = [self._number(item, taken) for item in known if isinstance(item, Service)]
         policies = [replace(it, metadata=with_uid("NetworkPolicy", it.metadata)) for it in _of(known, NetworkPolicy)]

@@ -196,4 +196,6 @@ class Listeners:
 
 
 def _answer(data: bytes, listener: Listener) -> bytes:
-    return data.rstrip(b"\n") + b" " + listener.identity.encode() + b"\n"
+    """Every line of *data*, with the identity behind it: what a stopped connection held back comes at once."""
+    identity = listener.identity.encode()
+    return b"".join(line + b" " + identity + b"\n" for line in data.splitlines())

@@ -20,7 +20,8 @@ import msgspec
 
 from compose.lab import namespaces, state
 from compose.lab.checking import NotReady, check_closed, wait_until_forwarding
-from compose.lab.plan import Layout, Plan, PlannedPod, VirtualPort, make_plan
+from compose.lab.conversing import Conversation
+from compose.lab.plan import Layout, Plan, PlannedPod, VirtualPort, family, make_plan
 from compose.lab.removing import delete, discard, existing, sweep
 from compose.lab.translation import translate
 from compose.lab.wiring import BRIDGE_SYSCTLS, HOST, Batch, Wiring, changes, wire
@@ -123,10 +124,21 @@ class Lab:
             if before.get(node.netns) != plan.services
             for command, text in zip(commands, translate(plan.services, new=node.netns not in before), strict=True)
         )
+        # A flow keeps the endpoint it was given, and a UDP client that goes on asking never begins a new flow.
+        await _all(
+            _forget_udp_flows(node.netns, address)
+            for node in plan.nodes
+            for port in set(before.get(node.netns, ())) - set(plan.services)
+            for address in (port.addresses if port.protocol == "UDP" else ())
+        )
 
     def pod(self, key: str) -> PlannedPod:
         """The Pod ``namespace/name``; raises `KeyError`."""
         return self.plan.pod(key)
+
+    def converse(self, source: str, address: str, port: int, *, protocol: str = "TCP") -> Conversation:
+        """A lasting connection from the Pod *source* (``namespace/name``) to a server at *address*."""
+        return Conversation(self.pod(source).netns, address, port, protocol=protocol)
 
     def sandboxes(self) -> list[Sandbox]:
         """Every Pod that has a namespace of its own, for the enforcer of its node."""
@@ -151,6 +163,13 @@ class Lab:
 async def _ip(batch: Batch) -> None:
     namespace, lines = batch
     await namespaces.run(namespace, ["ip", "-batch", "-"], "".join(f"{line}\n" for line in lines))
+
+
+async def _forget_udp_flows(netns: str, address: str) -> None:
+    version = {4: "ipv4", 6: "ipv6"}[family(address)]
+    # It ends with 1 where there is no such flow.
+    with contextlib.suppress(namespaces.CommandFailed):
+        await namespaces.run(netns, ["conntrack", "-D", "-f", version, "-p", "udp", "-d", address])
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, object]]) -> None:

@@ -63,6 +63,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _REFUSALS: Final = {errno.ECONNREFUSED, errno.ENOPROTOOPT, errno.EPROTO, errno.ECONNRESET}
+_REPORT_ERRORS: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, 11),  # IP_RECVERR: also what a router says, not only the destination
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 25),  # IPV6_RECVERR
+}
 _NO_WAY: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
 
 
@@ -106,6 +110,8 @@ class _Shot:
         if self.stream:
             # Closing resets: a matrix of thousands leaves no TIME_WAIT behind.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        level, report_errors = _REPORT_ERRORS[self.socket.family]
+        self.socket.setsockopt(level, report_errors, 1)
         raw = self.socket.type == socket.SOCK_RAW
         failed = self.socket.connect_ex((probe.address, 0 if raw else probe.port))
         if failed not in (0, errno.EINPROGRESS):

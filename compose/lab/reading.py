@@ -116,8 +116,9 @@ def _endpoints(port: ServicePort, slices: Sequence[EndpointSlice]) -> tuple[tupl
     ready: dict[tuple[str, int], None] = {}
     ending: dict[tuple[str, int], None] = {}
     for item in slices:
-        for number in [p.port for p in item.ports or () if (p.name, p.protocol) == (port.name, port.protocol)]:
-            for endpoint in item.endpoints or () if number is not None else ():
+        own = (found.port for found in item.ports or () if (found.name, found.protocol) == (port.name, port.protocol))
+        for number in [number for number in own if number is not None]:
+            for endpoint in item.endpoints or ():
                 targets = dict.fromkeys((address, number) for address in endpoint.addresses)
                 if is_ready(endpoint):
                     ready |= targets

@@ -16,6 +16,8 @@ import msgspec
 from compose.lab.plan import PREFIX, Plan
 
 FILE: Final = "state.json"
+RUN_DIRECTORY: Final = "EASTWEST_RUN_DIRECTORY"
+"""Names the run directory; a command that goes on in a user namespace, where it is another user, hands it on so."""
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,13 +34,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_directory() -> Path:
-    """``$XDG_RUNTIME_DIR``, ``/run`` for root, or a directory of this user's under ``/tmp``; below it, ours."""
-    given = os.environ.get("XDG_RUNTIME_DIR")
-    if given:
-        return Path(given) / "eastwest"
-    if os.geteuid() == 0 and os.access("/run", os.W_OK):
-        return Path("/run/eastwest")
-    return Path(f"/tmp/eastwest-{os.geteuid()}")
+    """Where running parts of this user are found: ``$XDG_RUNTIME_DIR``, ``/run`` for root, or else under ``/tmp``."""
+    stated = os.environ.get(RUN_DIRECTORY)
+    if stated:
+        return Path(stated)
+    user = os.environ.get("XDG_RUNTIME_DIR")
+    if user:
+        return Path(user) / "eastwest"
+    return Path("/run/eastwest") if os.geteuid() == 0 else Path(f"/tmp/eastwest-{os.geteuid()}")
 
 
 def start_time(pid: int) -> int | None:
