@@ -97,6 +97,22 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Members by set id; exactly the sets that some program names."""
 
 
+class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node's policy reader learned. Apply in the order of `PolicyChange`: gains, programs, gone, losses."""
+
+    sets: tuple[SetChange, ...] = ()
+    """Changes of the sets' effective membership; a set not heard of before comes with all its members, maybe none."""
+    programs: tuple[Program, ...] = ()
+    """New or changed, whole. Every set they name is known by now."""
+    gone: tuple[str, ...] = ()
+    """Uids of programs that no longer exist."""
+    mark: Mark | None = None
+    """Everything that *mark* covers for this node has been handed over, with this update at the latest."""
+    complete: bool = False
+    """This update's programs are all there are, and each set's *added* is its whole membership: what is not named
+    may be swept. Only ever with a mark."""
+
+
 _encoder = msgspec.msgpack.Encoder()
 encode_set_message = _encoder.encode
 decode_set_message = msgspec.msgpack.Decoder(SetMessage).decode

@@ -104,3 +104,74 @@ class AccessDenied(StreamError):
         super().__init__(f"{where} refuses: {reason}")
         self.where = where
         self.reason = reason
+
+
+class BusUnavailable(StreamError):
+    """NATS, or its JetStream, cannot be reached or does not answer now."""
+
+    retriable = True
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"NATS is not available for {what}: {reason}")
+        self.what = what
+        self.reason = reason
+
+
+class ReadFailed(StreamError):
+    """A read of a stream did not come to its end. It says nothing about what the stream holds, least of all that it
+    is empty."""
+
+    retriable = True
+
+    def __init__(self, stream: str, subject: str, reason: str) -> None:
+        super().__init__(f"reading {subject} of {stream} failed: {reason}")
+        self.stream = stream
+        self.subject = subject
+        self.reason = reason
+
+
+class Refused(StreamError):
+    """JetStream understood a request and refused it."""
+
+    def __init__(self, request: str, code: int, error_code: int, description: str) -> None:
+        super().__init__(f"JetStream refuses {request}: {description} ({code}, {error_code})")
+        self.request = request
+        self.code = code
+        """As in HTTP; 404: no such stream, consumer or message."""
+        self.error_code = error_code
+        """JetStream's own number."""
+        self.description = description
+
+
+class Fenced(StreamError):
+    """Another one owns the stream now: nothing more of this owner is written, and nothing of it was since then."""
+
+    def __init__(self, stream: str, name: str) -> None:
+        super().__init__(f"{name} does not own {stream} any more: another took it over")
+        self.stream = stream
+        self.name = name
+
+
+class MarkWouldGoBack(StreamError):
+    """The stream is complete at a newer revision than the one to be published: a log that lost its tail, or was
+    made anew under the same cluster name."""
+
+    def __init__(self, stream: str, published: int, wanted: int) -> None:
+        super().__init__(
+            f"{stream} is complete at revision {published}, and revision {wanted} is older; if the event log was made "
+            "anew, delete the stream, and enforcers keep their rules until it is written again"
+        )
+        self.stream = stream
+        self.published = published
+        self.wanted = wanted
+
+
+class ProgramTooLarge(StreamError):
+    """A program does not fit into a message. Nothing of the change was published."""
+
+    def __init__(self, node: str, uid: str, size: int, limit: int) -> None:
+        super().__init__(f"the program of Pod {uid} on {node} is {size} bytes, and NATS takes at most {limit}")
+        self.node = node
+        self.uid = uid
+        self.size = size
+        self.limit = limit
