@@ -1,8 +1,6 @@
 """The broker fixtures keep their promises: what tests build on is itself shown."""
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 
 import nats as nats_client
@@ -10,10 +8,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from streams.nats_child import NatsChild
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.nats_server import NatsServer
-from tests.components.waiting import until
 
 
 @pytest.mark.nats
@@ -37,47 +33,6 @@ async def test_nats_keeps_its_address_and_store_over_a_kill_and_loses_them_only_
     client = await nats_client.connect(url)
     assert await client.jetstream().streams_info() == []
     await client.close()
-
-
-@pytest.mark.nats
-async def test_nats_is_closed_to_whom_it_gave_no_token(nats: NatsServer):
-    reader, writer = await asyncio.open_connection("127.0.0.1", nats.port)
-    writer.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
-    answer = await asyncio.wait_for(reader.read(), 10)  # until the server hangs up
-    writer.close()
-    assert b"Authorization Violation" in answer
-    assert b"PONG" not in answer
-
-
-@pytest.mark.nats
-async def test_a_nats_child_ends_with_its_parent_even_when_that_is_killed(tmp_path: Path):
-    parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _PARENT, str(tmp_path), stdout=asyncio.subprocess.PIPE
-    )
-    assert parent.stdout is not None
-    child = int(await asyncio.wait_for(parent.stdout.readline(), 20))
-    os.kill(child, 0)
-
-    parent.kill()
-    await parent.wait()
-    await until("the orphan to be gone", lambda: not Path(f"/proc/{child}/exe").exists())
-
-
-_PARENT = """
-import asyncio, pathlib, sys
-from streams.nats_child import NatsChild
-async def main():
-    async with NatsChild(pathlib.Path(sys.argv[1])) as child:
-        print(child.process.pid, flush=True)
-        await asyncio.Event().wait()
-asyncio.run(main())
-"""
-
-
-@pytest.mark.nats
-async def test_a_nats_child_that_cannot_start_says_why(tmp_path: Path, nats: NatsServer):
-    with pytest.raises(Exception, match="address already in use"):
-        await NatsChild(tmp_path, port=nats.port).start()
 
 
 @pytest.mark.kafka
