@@ -1,9 +1,11 @@
 """Where aiokafka's errors become ours, and a broker that is too old is recognized."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
@@ -80,3 +82,17 @@ async def check_version(bootstrap: str, *, request_seconds: float) -> None:
             raise ServerTooOld(bootstrap, f"it does not know {', '.join(missing)}; {OLDEST}")
         return
     raise LogUnavailable(bootstrap, "; ".join(reasons))
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop *consumer* wholly, whatever it is doing.
+
+    While the broker is away aiokafka's ``stop`` cancels its own pending fetch, and lets that cancellation out as if the
+    caller were meant; its connections then stay open.
+    """
+    stopping = asyncio.create_task(consumer.stop(), name="stop-consumer")
+    await asyncio.wait([stopping])
+    if stopping.cancelled():
+        await consumer._client.close()
+    else:
+        stopping.result()

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.backoff import Backoff
 from streams.errors import LogUnavailable
-from streams.kafka_border import check_version, translating
+from streams.kafka_border import check_version, stop_consumer, translating
 from streams.kafka_producer import KafkaProducer
 from streams.kafka_reader import KafkaReader
 from streams.kafka_topics import ensure_topic
@@ -34,8 +34,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``host:port``, several separated by commas."""
     replication: int = 1
     """Replicas of a topic that is created here."""
-    compression: Literal["lz4", "zstd"] | None = None
-    """How batches are compressed."""
+    compression: Literal["lz4", "zstd"] | None = "lz4"
+    """How batches are compressed. lz4 costs a writer a third more work, and saves readers a quarter of theirs."""
     connect_seconds: float = 60.0
     """How long to wait for a broker at the start."""
     request_seconds: float = 10.0
@@ -58,7 +58,7 @@ class KafkaLogs:
     async def __aenter__(self) -> Self:
         """Connect; raises `LogUnavailable` if no broker answers within ``connect_seconds``, `ServerTooOld`."""
         self._inquiries = await self._connected()
-        self._open.push_async_callback(self._inquiries.stop)
+        self._open.push_async_callback(stop_consumer, self._inquiries)
         return self
 
     async def __aexit__(
@@ -105,7 +105,7 @@ class KafkaLogs:
             with translating(self._settings.bootstrap):
                 await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await stop_consumer(consumer)
             raise
         return consumer
 

@@ -12,7 +12,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRange
 
 from streams.backoff import Backoff
 from streams.errors import AccessDenied, LogCorrupt, LogUnavailable, OffsetOutOfRange
-from streams.kafka_border import DENIALS, translated
+from streams.kafka_border import DENIALS, stop_consumer, translated
 from streams.log import Record
 from streams.topics import Topic
 
@@ -85,7 +85,7 @@ class KafkaReader:
             consumer.assign([self._partition])
             yield consumer
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
     async def _seek(self, consumer: AIOKafkaConsumer) -> int:
         """Point *consumer* at the position, or at the earliest record left; return the end of the log."""

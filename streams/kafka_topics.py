@@ -9,7 +9,6 @@ from aiokafka.errors import (
     KafkaError,
     NoError,
     TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
     for_code,
 )
 
@@ -47,6 +46,7 @@ async def ensure_topic(bootstrap: str, topic: Topic, *, replication: int) -> Non
     with translating(bootstrap):
         try:
             await admin.start()
+            # Asking for the topic by its name could create it, with the broker's settings.
             existing = await admin.list_topics()
             if topic.name not in existing:
                 await _create(admin, topic, replication)
@@ -70,16 +70,14 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic, replication: int) ->
 async def _described(admin: AIOKafkaAdminClient, topic: Topic) -> dict[str, str]:
     """The settings that *topic* has, with its number of ``partitions``; waits until the broker knows it."""
     backoff = Backoff(first_seconds=0.02, limit_seconds=0.5)
-    async with asyncio.timeout(_SETTLING_SECONDS):
-        while True:
-            try:
-                return await _description(admin, topic)
-            except UnknownTopicOrPartitionError:
-                await backoff.wait()
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                await backoff.wait()
+    deadline = asyncio.get_running_loop().time() + _SETTLING_SECONDS
+    while True:
+        try:
+            return await _description(admin, topic)
+        except KafkaError as error:
+            if not error.retriable or asyncio.get_running_loop().time() >= deadline:
+                raise
+            await backoff.wait()
 
 
 async def _description(admin: AIOKafkaAdminClient, topic: Topic) -> dict[str, str]:

@@ -101,10 +101,10 @@ class Logs(Protocol):
 def entry_size(entry: Entry) -> int:
     """An upper bound in bytes of what *entry* takes in a batch, uncompressed.
 
-    A Kafka record (KIP-98, message format 2) adds at most 31 bytes of attributes, deltas and lengths, and at most 10
+    A Kafka record (KIP-98, message format 2) adds at most 36 bytes of attributes, deltas and lengths, and at most 10
     bytes of lengths per header.
     """
-    size = 32 + len(entry.key) + (len(entry.value) if entry.value is not None else 0)
+    size = 36 + len(entry.key) + (len(entry.value) if entry.value is not None else 0)
     if not entry.key.isascii():
         size += len(entry.key.encode()) - len(entry.key)
     for name, value in entry.headers:

@@ -24,6 +24,8 @@ APPLICATION_ID: Final = 0x65776C67
 FORMAT: Final = 1
 BUSY_SECONDS: Final = 10.0
 """How long a commit of another process is waited for."""
+PAGE_BYTES: Final = 8192
+"""An eighth quicker than SQLite's default for batches of 1 kB records, as much slower for single ones."""
 BATCH_RECORDS: Final = 5000
 BATCH_BYTES: Final = 4 * 1024 * 1024
 
@@ -232,6 +234,7 @@ class LogFile:
         """Recognize the file before changing anything in it; make a new one a log."""
         execute = self._connection.execute
         new = self._is_new()
+        execute(f"PRAGMA page_size = {PAGE_BYTES}")  # heeded by a new file only
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         if not new:

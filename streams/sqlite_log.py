@@ -58,7 +58,11 @@ class SqliteLogs:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
         try:
             self._writing = await loop.run_in_executor(self._writer, LogFile, self._path)
-            self._reading = await loop.run_in_executor(self._reader, LogFile, self._path)
+            try:
+                self._reading = await loop.run_in_executor(self._reader, LogFile, self._path)
+            except BaseException:
+                self._writing.close()
+                raise
         except BaseException:
             self._writer.shutdown()
             self._reader.shutdown()

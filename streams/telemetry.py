@@ -47,6 +47,8 @@ def set_up_logging(format_: Format = "human", level: Level = "info") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, LEVELS[level]), force=True)
+    # It reports every try to reach a broker that is away, ten per second; our own log clients say it once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 class Condition(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """What only a server can do to a log: go away, come back, be someone else's, be damaged."""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
+import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
@@ -15,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from streams.errors import LogCorrupt, LogUnavailable, OutcomeUnknown, ServerTooOld, TopicMismatch
 from streams.kafka_log import KafkaLogs, KafkaSettings
 from streams.kafka_producer import BATCH_BYTES, chunks
+from streams.kafka_reader import KafkaReader
 from streams.log import Entry, Log, Record, entry_size
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.ports import free_ports
@@ -133,6 +136,47 @@ async def test_a_read_that_begins_while_the_broker_is_away_waits_for_it(world: K
         await world.broker.start()
 
     assert numbers(reading.result()) == [0, 1, 2, 3, 4]
+
+
+async def test_a_follower_says_once_that_the_broker_is_away_and_once_that_it_is_back(world: KafkaWorld) -> None:
+    log = await world.open(fresh_topic())
+    await log.append(numbered(5))
+    hours = itertools.count(step=3600.0)  # every look at the clock finds that nothing was heard for long
+    reader = KafkaReader(world.broker.bootstrap, log.topic, request_seconds=0.3, clock=lambda: next(hours))
+    seen: list[Record] = []
+
+    async def follow() -> None:
+        async with aclosing(reader.read(0, follow=True, end=None)) as batches:
+            async for batch in batches:
+                seen.extend(batch)
+
+    with structlog.testing.capture_logs() as lines:
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follow(), name="follow")
+            await until("the first records", lambda: len(seen) == 5)
+            await world.broker.kill()
+            await until("a line about the broker", lambda: any("not reachable" in line["event"] for line in lines))
+            await world.broker.start()
+            await log.append(numbered(5, start=5))
+            await until("the other records", lambda: len(seen) == 10)
+            following.cancel()
+
+    assert numbers(seen) == list(range(10))
+    events = [line["event"] for line in lines if line["event"].startswith("log is")]
+    assert events == ["log is not reachable, retrying", "log is reachable again"]
+
+
+async def test_a_question_to_a_broker_that_is_away_is_an_error_that_may_be_retried(world: KafkaWorld) -> None:
+    log = await world.open(fresh_topic(), request_seconds=0.5)
+    await log.append(numbered(5))
+    await world.broker.kill()
+
+    for question in (log.end, log.start, lambda: log.offset_at(0), lambda: world.open(log.topic, connect_seconds=0)):
+        with pytest.raises(LogUnavailable):
+            await question()
+
+    await world.broker.start()
+    assert await log.end() == 5
 
 
 async def test_a_broker_that_never_answers_is_an_error_that_names_it() -> None:

@@ -1,6 +1,7 @@
 """What every log promises (`streams.log`), on SQLite and on a real Kafka."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -212,6 +213,18 @@ async def test_an_entry_at_the_limit_is_stored_with_its_tombstone(world: World) 
     await log.append([Entry("a", b"0"), Entry("k", b"x" * room), Entry("k", None), Entry("b", b"1")])
 
     assert [record.key for record in await everything(log)] == ["a", "k", "k", "b"]
+
+
+async def test_an_object_of_seven_megabytes_is_stored_among_small_ones(world: World) -> None:
+    log = await world.open(fresh_topic())
+    large = random.Random(7).randbytes(7_000_000)  # nothing that compression could make small
+
+    await log.append([*numbered(2), Entry("large", large), *numbered(2, start=2)])
+
+    async with asyncio.timeout(30):
+        records = [record async for batch in log.read(0, follow=True, end=5) for record in batch]
+    assert [record.key for record in records] == ["Pod/ns/p0", "Pod/ns/p1", "large", "Pod/ns/p2", "Pod/ns/p3"]
+    assert records[2].value == large
 
 
 async def test_compaction_keeps_offsets_and_the_newest_record_of_every_key(world: World) -> None:
