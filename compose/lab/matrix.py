@@ -52,6 +52,18 @@ def full_matrix(
     ]
 
 
+def declared_matrix(plan: Plan, *, version: int | None = None, sources: Iterable[str] | None = None) -> list[Probe]:
+    """As `full_matrix`, each destination on the ports that it declares; outside addresses on all of them."""
+    declared = {pod.key: pod.pod.ports for pod in plan.pods}
+    everything = tuple(dict.fromkeys(port for ports in declared.values() for port in ports))
+    wanted = declared | dict.fromkeys(plan.externals, everything)
+    return [
+        probe
+        for probe in full_matrix(plan, everything, version=version, sources=sources)
+        if (probe.protocol, probe.port) in wanted[probe.destination]
+    ]
+
+
 def probes_between(
     source: Place, destination: Place, ports: Iterable[tuple[str, int]], *, version: int | None = None
 ) -> Iterator[Probe]:
