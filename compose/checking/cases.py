@@ -1,0 +1,148 @@
+"""Cases: initial objects, steps of changes, and the verdicts expected after each.
+
+`read_jsonl` reads the JSON-lines suites; `compose.checking.short_form` the short YAML form. Both end in the same
+`Case`, and `History` turns a case into what a Kubelink would have written: uids, rising resource versions, the last
+state on deletions, Pods bound to nodes.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from schemas import addresses
+from schemas.addresses import PROTOCOLS
+
+Object = dict[str, Any]
+"""A Kubernetes object as plain data."""
+NODES: Final = ("node-1", "node-2")
+"""Where Pods go that name no node: in turn."""
+TIERS: Final = ("ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
+"""Policy kinds that are not supported yet."""
+VERDICTS: Final = ("allowed", "blocked")
+
+
+class CaseError(ValueError):
+    """A case file that cannot be read: *path*, *where* in it, and *why*."""
+
+    def __init__(self, path: str, where: str, why: str) -> None:
+        super().__init__(f"{path}: {where}: {why}")
+        self.path = path
+        self.where = where
+        self.why = why
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One connection and its expected verdict."""
+
+    source: str
+    """``namespace/pod``, or an address."""
+    destination: str
+    """``namespace/pod``, ``namespace/service`` after ``service:``, or an address."""
+    protocol: int
+    port: int
+    allowed: bool
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.destination} {self.port}/{addresses.PROTOCOL_NAMES[self.protocol]}"
+
+
+class Action(msgspec.Struct, frozen=True):
+    """One change of the cluster."""
+
+    verb: str
+    """``create``, ``update``, ``delete``; or ``set-labels``, which changes the labels of what exists."""
+    object: Object
+    """The whole new object; for ``delete`` and ``set-labels`` kind, name and namespace suffice."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Changes, and what is to hold after them."""
+
+    name: str
+    actions: tuple[Action, ...]
+    cells: tuple[Cell, ...]
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A policy test."""
+
+    id: str
+    name: str
+    initial: tuple[Object, ...]
+    steps: tuple[Step, ...]
+    unsupported: str = ""
+    """Why this case cannot be judged yet; empty for the others."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know, such as a disputed expectation."""
+
+
+def read_jsonl(path: Path) -> Iterator[Case]:
+    """The cases of a JSON-lines file, in order. Raises `CaseError`; `OSError` where there is no such file."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield read_case(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise CaseError(str(path), f"line {number}", f"not a case: {error!r}") from error
+
+
+def read_case(data: Object) -> Case:
+    """One case of a suite. Raises `KeyError`, `TypeError` or `ValueError` for what is not one."""
+    initial = data["initial"]
+    objects = (*initial.get("nodes", ()), *initial["namespaces"], *initial["pods"])
+    disputed = data.get("disputed")
+    steps = tuple(_step(index, step, disputed) for index, step in enumerate(data["steps"], 1))
+    used = {action.object.get("kind", "") for step in steps for action in step.actions}
+    tiers = sorted(used.intersection(TIERS))
+    return Case(
+        id=data["id"],
+        name=data["name"],
+        initial=objects,
+        steps=steps,
+        unsupported=f"needs {', '.join(tiers)}" if tiers else "",
+        notes=(f"disputed, judged as {disputed['oracle']}: {disputed['reason']}",) if disputed else (),
+    )
+
+
+def _step(index: int, data: Object, disputed: Object | None) -> Step:
+    actions: list[Action] = []
+    for action in data["actions"]:
+        for name in action.get("cascades", ()):
+            actions.append(Action("delete", _reference(name)))
+        actions.append(_action(action["kind"], action["object"]))
+    return Step(data.get("name") or f"step {index}", tuple(actions), tuple(_cells(data["expected"], disputed)))
+
+
+def _action(kind: str, found: Object) -> Action:
+    verb, _, rest = kind.partition("_")
+    if verb == "set" and rest.endswith("_labels"):
+        return Action("update", found)
+    if verb not in ("create", "update", "delete"):
+        raise ValueError(f"unknown action {kind!r}")
+    return Action(verb, found)
+
+
+def _reference(name: object) -> Object:
+    """A Pod that is deleted along: ``namespace/name``, or an object that says so."""
+    if isinstance(name, str):
+        namespace, _, pod = name.rpartition("/")
+        return {"kind": "Pod", "metadata": {"namespace": namespace, "name": pod}}
+    if isinstance(name, dict):
+        return name
+    raise TypeError(f"{name!r} does not name a Pod")
+
+
+def _cells(expected: dict[str, dict[str, str]], disputed: Object | None) -> Iterable[Cell]:
+    for service, table in expected.items():
+        protocol, _, port = service.partition("/")
+        for pair, verdict in table.items():
+            source, arrow, destination = pair.partition("->")
+            judged = disputed["oracle"] if disputed else verdict
+            if not arrow or judged not in VERDICTS:
+                raise ValueError(f"{pair!r}: {verdict!r} is not a connection and a verdict")
+            yield Cell(source, destination, PROTOCOLS[protocol.upper()], int(port), judged == "allowed")

@@ -1,0 +1,110 @@
+"""What programs and address sets say of a case's connections: the engine *interpreter*."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from compose.checking.cases import Cell, Object
+from schemas import addresses, names, verdict
+from schemas.policy import Policy
+from schemas.programs import Program
+from schemas.verdict import Flow, Judgement, Reason, Verdict
+
+SERVICE: Final = "service:"
+"""Before a destination that is a Service: its first ClusterIP."""
+
+
+class Unknown(ValueError):
+    """A cell names something that is not there now."""
+
+
+class Judge:
+    """Judges connections between the *objects* of one moment under the *policy* of the same moment."""
+
+    def __init__(self, objects: Mapping[str, Object], policy: Policy) -> None:
+        self._objects = objects
+        self._sets = policy.sets
+        self._programs: Mapping[str, Program] = {program.uid: program for program in policy.programs.values()}
+
+    def judge(self, cell: Cell) -> Judgement:
+        """The verdict on *cell*: the source's egress, then the destination's ingress; of several ways in, any block.
+
+        Raises `Unknown` for a name that does not exist.
+        """
+        source = self._address(cell.source, cell)
+        destination = self._address(cell.destination, cell)
+        sender = self._pod(cell.source)
+        flow = Flow(source, destination, cell.protocol, cell.port)
+        judgement = verdict.judge_egress(self._program(sender), flow, self._members, self._node(sender))
+        for receiver, arriving in self._arriving(cell, flow):
+            if not judgement.allowed:
+                break
+            found = verdict.judge_ingress(self._program(receiver), arriving, self._members, self._node(receiver))
+            if judgement.reason is not Reason.LOOPBACK or not found.allowed:
+                judgement = found
+        return judgement
+
+    def _arriving(self, cell: Cell, flow: Flow) -> Iterator[tuple[Object, Flow]]:
+        """The Pods at which the connection may end, and how it looks there."""
+        if not cell.destination.startswith(SERVICE):
+            if (receiver := self._pod(cell.destination)) is not None:
+                yield receiver, flow
+            return
+        for address, port in self._endpoints(cell, addresses.family(flow.destination)):
+            for item in self._objects.values():
+                if item["kind"] == "Pod" and address in _pod_addresses(item):
+                    yield item, Flow(flow.source, address, flow.protocol, port)
+
+    def _endpoints(self, cell: Cell, family: int) -> Iterator[tuple[bytes, int]]:
+        """(address, port) behind the Service's port, whatever their condition."""
+        namespace, _, name = cell.destination.removeprefix(SERVICE).partition("/")
+        service = self._objects[names.key("Service", namespace, name)]
+        wanted = {port.get("name", "") for port in service["spec"]["ports"] if port["port"] == cell.port}
+        for item in self._objects.values():
+            labels = item["metadata"].get("labels") or {}
+            if item["kind"] != "EndpointSlice" or labels.get("kubernetes.io/service-name") != name:
+                continue
+            if item["metadata"].get("namespace") != namespace or item["addressType"] != f"IPv{family}":
+                continue
+            for port in item.get("ports", ()):
+                if port.get("name", "") in wanted:
+                    for endpoint in item.get("endpoints", ()):
+                        yield addresses.pack(endpoint["addresses"][0]), port["port"]
+
+    def _address(self, name: str, cell: Cell) -> bytes:
+        try:
+            return addresses.pack(name)
+        except ValueError:
+            pass
+        if name.startswith(SERVICE):
+            namespace, _, service = name.removeprefix(SERVICE).partition("/")
+            found = self._objects.get(names.key("Service", namespace, service))
+            spec = found["spec"] if found else {}
+            texts = spec.get("clusterIPs") or [spec.get("clusterIP", "")]
+            if texts[0] not in ("", "None"):
+                return addresses.pack(texts[0])
+        pod = self._pod(name)
+        if pod is None or not (own := _pod_addresses(pod)):
+            raise Unknown(f"{cell}: {name} does not exist or has no address")
+        return own[0]
+
+    def _pod(self, name: str) -> Object | None:
+        namespace, _, pod = name.partition("/")
+        return self._objects.get(names.key("Pod", namespace, pod))
+
+    def _program(self, pod: Object | None) -> Program | None:
+        return self._programs.get(pod["metadata"]["uid"]) if pod is not None else None
+
+    def _members(self, identity: str) -> frozenset[bytes]:
+        return self._sets[identity]
+
+    def _node(self, pod: Object | None) -> tuple[bytes, ...]:
+        node = self._objects.get(names.key("Node", "", pod["spec"].get("nodeName", ""))) if pod is not None else None
+        if node is None:
+            return ()
+        return tuple(addresses.pack(item["address"]) for item in node["status"]["addresses"])
+
+
+def _pod_addresses(pod: Object) -> tuple[bytes, ...]:
+    status = pod.get("status", {})
+    texts = [item["ip"] for item in status.get("podIPs") or ()] or list(filter(None, [status.get("podIP")]))
+    return tuple(map(addresses.pack, texts))

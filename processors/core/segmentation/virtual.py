@@ -1,0 +1,308 @@
+"""Virtual addresses: which of them an isolated Pod may reach.
+
+A packet to a Service still carries the virtual address where the Pod's rules see it. So a virtual (address, protocol,
+port) is open iff *every* endpoint behind it passes the Pod's whole egress. That depends on the policies that isolate
+and hardly on the Pod: one set per *signature*, the names of the isolating policies. What is the Pod's own (its
+addresses count as allowed, and so do its node's) makes an extra set, only where it makes a difference.
+"""
+
+from collections.abc import Iterable
+
+from processors.core.segmentation.address_sets import AddressSet, Ledger
+from processors.core.segmentation.members import Cohort, Workload
+from processors.core.segmentation.population import Population
+from processors.core.segmentation.services import NOTHING, Door, ServiceKey, Services, ServiceView
+from schemas import verdict
+from schemas.programs import Direction, Program, Virtual
+from schemas.sets import SetKind
+from schemas.verdict import Flow
+
+Holder = tuple[str, ...]
+"""("node", name) or ("pod", namespace, name): whose own addresses make the difference."""
+Outcome = tuple[frozenset[bytes] | None, frozenset[bytes]]
+"""Of one door: the endpoints that keep it shut (``None``: it has none); and those that it lacks, if it has others."""
+
+
+class HeldSet(AddressSet):
+    """A set whose content is kept whether programs name it or not."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, ledger: Ledger, kind: SetKind, definition: str) -> None:
+        super().__init__(ledger, kind, definition)
+        self.content: set[bytes] = set()
+
+    def fill(self) -> Iterable[bytes]:
+        return self.content
+
+    def put(self, member: bytes) -> None:
+        self.content.add(member)
+        if self.named or self.published:
+            self.add(member)
+
+    def drop(self, member: bytes) -> None:
+        self.content.discard(member)
+        if self.named or self.published:
+            self.discard(member)
+
+
+class Signature:
+    """The egress of all Pods that the same policies isolate."""
+
+    def __init__(self, ledger: Ledger, isolating: tuple[str, ...], addresses: str, ports: str) -> None:
+        self.isolating = isolating
+        self.definition = "virtual|" + "|".join(isolating)
+        self.allowed = HeldSet(ledger, SetKind.TUPLES, self.definition)
+        self.virtual = Virtual(addresses=addresses, ports=ports, allowed=(self.allowed.id,))
+        self.cohorts: dict[Cohort, None] = {}
+        self.users = 0
+        self.sets: dict[str, AddressSet] = {}
+        """By id, those that its rules name."""
+        self.outcomes: dict[ServiceKey, tuple[ServiceView, tuple[Outcome, ...]]] = {}
+        self.extras: dict[Holder, HeldSet] = {}
+        self.held: dict[bytes, tuple[Holder, ...]] = {}
+        """Of each tuple that is open to some only: to whom."""
+        self._program = Program(uid="", namespace="", name="", node="")
+
+    def say(self, direction: Direction, named: frozenset[AddressSet]) -> bool:
+        """Take over rules; return whether they differ from those before."""
+        if (
+            self._program.egress is not None
+            and self._program.egress.rules == direction.rules
+            and not (named ^ set(self.sets.values()))
+        ):
+            return False
+        self.unwatch()
+        self._program = Program(uid="", namespace="", name="", node="", egress=direction)
+        self.sets = {item.id: item for item in named}
+        for item in named:
+            item.watchers.add(self)
+        return True
+
+    def unwatch(self) -> None:
+        for item in self.sets.values():
+            item.watchers.discard(self)
+
+    def passes(self, address: bytes, protocol: int, port: int) -> bool:
+        """Whether a rule allows this, as the interpreter says."""
+        return verdict.judge_egress(self._program, Flow(b"", address, protocol, port), self._members).allowed
+
+    def _members(self, identity: str) -> set[bytes]:
+        return self.sets[identity].members
+
+    def extras_of(self, workload: Workload) -> tuple[HeldSet, ...]:
+        """The sets that are open to this Pod beside the signature's own."""
+        view = workload.view
+        holders = (("node", view.node), ("pod", view.namespace, view.name))
+        return tuple(extra for holder in holders if (extra := self.extras.get(holder)) is not None)
+
+
+class Virtuals:
+    """All virtual addresses, and what is open to whom."""
+
+    def __init__(self, ledger: Ledger, population: Population, services: Services, *, partial: bool) -> None:
+        self.addresses = HeldSet(ledger, SetKind.ADDRESSES, "virtual addresses")
+        self.ports = HeldSet(ledger, SetKind.TUPLES, "virtual ports")
+        self.signatures: dict[tuple[str, ...], Signature] = {}
+        self.views: dict[ServiceKey, ServiceView] = {}
+        self._ledger = ledger
+        self._population = population
+        self._services = services
+        self._partial = partial
+        self._fronts: dict[bytes, dict[ServiceKey, None]] = {}
+        self._claims: dict[bytes, dict[ServiceKey, int]] = {}
+        self._behind: dict[bytes, dict[ServiceKey, None]] = {}
+        self._dirty: dict[Signature, None] = {}
+        self._left: dict[Signature, None] = {}
+        self._pairs: dict[tuple[Signature, ServiceKey], None] = {}
+        self._touched: dict[tuple[Signature, Holder], None] = {}
+
+    # --- signatures --------------------------------------------------------------------------------------------------
+
+    def enter(self, direction: Direction, named: frozenset[AddressSet]) -> Signature:
+        """The signature of the policies that isolate in *direction*, used once more."""
+        signature = self.signatures.get(direction.isolating)
+        if signature is None:
+            signature = Signature(self._ledger, direction.isolating, self.addresses.id, self.ports.id)
+            self.signatures[direction.isolating] = signature
+        if signature.say(direction, named):
+            self._dirty[signature] = None
+        signature.users += 1
+        return signature
+
+    def leave(self, signature: Signature) -> None:
+        """*signature* is used once less; it goes when the batch ends."""
+        signature.users -= 1
+        if not signature.users:
+            self._left[signature] = None
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def settle(self, before: dict[Cohort, Signature | None], nodes: Iterable[bytes]) -> None:
+        """Bring what is open up to date.
+
+        *before* says which cohorts changed their signature, and from which; *nodes* are addresses that came to a node
+        or went. The sets of the rules must be current.
+        """
+        for signature in self._left:
+            if not signature.users:
+                signature.unwatch()
+                del self.signatures[signature.isolating]
+        everyone = list(self.signatures.values())
+        changed = [key for key in self._services.dirty if self._refresh(key)]
+        changed += [key for address in nodes for key in self._behind.get(address, ())]
+        for key in changed:
+            for signature in everyone:
+                self._pairs[signature, key] = None
+        for signature in self._dirty:
+            if signature.users:
+                for key in self.views:
+                    self._pairs[signature, key] = None
+        self._follow_members()
+        self._follow_owners(before)
+        for signature, key in self._pairs:
+            if signature.users:
+                self._evaluate(signature, key)
+        for signature, holder in self._touched:
+            self._reprogram(signature, holder)
+        for batch in (self._services.dirty, self._left, self._dirty, self._pairs, self._touched):
+            batch.clear()
+
+    def _follow_members(self) -> None:
+        """Who joined or left a set matters to the Services it stands behind, for the signatures that name the set."""
+        for touched in self._ledger.touched:
+            if not touched.watchers:
+                continue
+            width = -3 if touched.id[0] == SetKind.TUPLES else None
+            for member in touched.moved():
+                for key in self._behind.get(member[:width], ()):
+                    self._pairs.update({(signature, key): None for signature in touched.watchers})
+
+    def _follow_owners(self, before: dict[Cohort, Signature | None]) -> None:
+        """Whose an address is matters to its owner's signature: to the Pod itself it counts as allowed."""
+        moved = dict(self._population.moved)
+        for cohort in before:
+            moved.update({(address, cohort): None for workload in cohort.workloads for address in workload.owned})
+        for address, cohort in moved:
+            for key in self._behind.get(address, ()):
+                for signature in (before.get(cohort), cohort.egress.signature if cohort.egress else None):
+                    if signature is not None:
+                        self._pairs[signature, key] = None
+
+    def _refresh(self, key: ServiceKey) -> bool:
+        """Read a Service anew; return whether it changed."""
+        old, new = self.views.get(key, NOTHING), self._services.view(key)
+        if old == new:
+            return False
+        if new == NOTHING:
+            del self.views[key]
+        else:
+            self.views[key] = new
+        _shift(self._fronts, key, old.addresses, new.addresses)
+        _shift(self._behind, key, {t.address for t in old.targets}, {t.address for t in new.targets})
+        for door in old.doors:
+            for item in door.tuples:
+                self._claims[item].pop(key, None)
+        for index, door in enumerate(new.doors):
+            for item in door.tuples:
+                self._claims.setdefault(item, {})[key] = index
+        for address in old.addresses ^ new.addresses:
+            (self.addresses.put if address in self._fronts else self.addresses.drop)(address)
+        for item in {item for view in (old, new) for door in view.doors for item in door.tuples}:
+            claimants = self._claims[item]
+            if not claimants:
+                del self._claims[item]
+            outer = any(item in self.views[other].doors[index].outer for other, index in claimants.items())
+            (self.ports.put if outer else self.ports.drop)(item)
+        return True
+
+    def _evaluate(self, signature: Signature, key: ServiceKey) -> None:
+        """Judge one Service for one signature, and put its front doors where they belong."""
+        view = self.views.get(key, NOTHING)
+        tuples = {item for door in view.doors for item in door.tuples}
+        if (known := signature.outcomes.pop(key, None)) is not None:
+            tuples.update(item for door in known[0].doors for item in door.tuples)
+        if view.doors:
+            signature.outcomes[key] = (view, tuple(self._judge(signature, door) for door in view.doors))
+        for item in tuples:
+            self._place(signature, item)
+
+    def _judge(self, signature: Signature, door: Door) -> Outcome:
+        if not door.targets:
+            return None, frozenset()
+        failing = frozenset(t.address for t in door.targets if not signature.passes(t.address, t.protocol, t.port))
+        passing = any(t.address not in failing for t in door.targets)
+        missing = failing if passing else frozenset()
+        return (frozenset() if self._partial and passing else failing), missing
+
+    def _place(self, signature: Signature, item: bytes) -> None:
+        """Decide to whom the tuple *item* is open; where several Services claim it, all must agree."""
+        shut = self._shut(signature, item)
+        (signature.allowed.put if shut == frozenset() else signature.allowed.drop)(item)
+        holders = tuple(sorted(self._holders(signature, shut))) if shut else ()
+        before = signature.held.pop(item, ())
+        if holders:
+            signature.held[item] = holders
+        for holder in before:
+            if holder not in holders:
+                signature.extras[holder].drop(item)
+                self._touched[signature, holder] = None
+        for holder in holders:
+            if holder not in signature.extras:
+                definition = "|".join((signature.definition, *holder))
+                signature.extras[holder] = HeldSet(self._ledger, SetKind.TUPLES, definition)
+                self._touched[signature, holder] = None
+            signature.extras[holder].put(item)
+
+    def _shut(self, signature: Signature, item: bytes) -> frozenset[bytes] | None:
+        """The endpoints that keep *item* shut; ``None``: shut to all."""
+        claimants = self._claims.get(item)
+        if not claimants:
+            return None
+        shut: frozenset[bytes] = frozenset()
+        for key, index in claimants.items():
+            view, outcomes = signature.outcomes.get(key, (NOTHING, ()))
+            if view is not self.views[key] or outcomes[index][0] is None:
+                return None
+            shut |= outcomes[index][0] or frozenset()
+        return shut
+
+    def _holders(self, signature: Signature, shut: frozenset[bytes]) -> Iterable[Holder]:
+        """Those to whom every endpoint in *shut* is their own: Pods of *signature*, and all of it on a node."""
+        nodes = self._services.nodes
+        for name in self._services.nodes_at.get(next(iter(shut)), ()):
+            if shut <= nodes[name]:
+                yield "node", name
+        for address in shut:
+            workload = self._population.owners.get(address)
+            if workload is None or workload.cohort not in signature.cohorts or not workload.enforced:
+                continue
+            if shut <= workload.owned | nodes.get(workload.view.node, frozenset()):
+                yield "pod", workload.view.namespace, workload.view.name
+            return
+
+    def _reprogram(self, signature: Signature, holder: Holder) -> None:
+        """An extra set has appeared, or may have emptied: the programs that name it change."""
+        if not signature.extras[holder].content:
+            del signature.extras[holder]
+        changed = self._population.changed
+        if holder[0] == "pod":
+            workload = self._population.workloads.get((holder[1], holder[2]))
+            if workload is not None:
+                changed[workload] = None
+            return
+        for cohort in signature.cohorts:
+            changed.update({item: None for item in cohort.workloads if item.view.node == holder[1]})
+
+
+def _shift(
+    index: dict[bytes, dict[ServiceKey, None]], key: ServiceKey, old: Iterable[bytes], new: Iterable[bytes]
+) -> None:
+    """Move *key* from the addresses *old* to *new*."""
+    for address in old:
+        if (found := index.get(address)) is not None:
+            found.pop(key, None)
+            if not found:
+                del index[address]
+    for address in new:
+        index.setdefault(address, {})[key] = None
