@@ -5,6 +5,15 @@ import os
 from pathlib import Path
 
 
+class Unobtainable(Exception):
+    """Something that is not cached cannot be made here either: *what*, with the *remedy*."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+
 def cache_root() -> Path:
     """``$XDG_CACHE_HOME/eastwest``, by default ``~/.cache/eastwest``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eastwest"
