@@ -66,6 +66,11 @@ class Turn(Protocol):
     It need not be right: epochs keep two writers apart, turns only keep them from quarrelling.
     """
 
+    @property
+    def problem(self) -> str:
+        """Why turns cannot be told at the moment, or nothing."""
+        ...
+
     async def comes(self) -> None:
         """Return when it is our turn."""
         ...
@@ -139,6 +144,8 @@ class Kubelink:
         """What a status message says: cheap, and never waits."""
         writer, topic = self._writer, self._log.topic.name
         problems = {topic: self._setback} if self._setback else {}
+        if self._turn is not None and self._turn.problem:
+            problems["Lease"] = self._turn.problem
         if writer is None:
             return State(phase=self._phase, written=self._written_before, problems=problems)
         if writer.unavailable:
@@ -162,12 +169,14 @@ class Kubelink:
         `Replaced` where no `Turn` decides between two Kubelinks: coming back would only replace the other in return.
         """
         work = asyncio.create_task(self._write_epochs(stop), name="kubelink")
+        telling = asyncio.create_task(self._telling(), name="kubelink: telling problems")
         try:
             if await first_of(work, stop):
                 await finished(work, within_seconds=self._drain_seconds)
         finally:
             work.cancel()
-            await asyncio.wait((work,))
+            telling.cancel()
+            await asyncio.wait((work, telling))
             self._phase = Phase.STOPPED
             self._tell()
         if not work.cancelled():
@@ -260,14 +269,19 @@ class Kubelink:
                     self.source_ended.set()
                 await writer.look()
             self._waiting_since = None
-            self._tell()
 
     def _enter(self, phase: Phase) -> None:
         if phase is Phase.STANDBY and self._writer is not None:
             self._written_before += self._writer.written
             self._writer = None
+        if phase is not self._phase:
+            self._logger.info(phase.value, epoch=self.state.epoch)
         self._phase = phase
-        self._tell()
+
+    async def _telling(self) -> None:
+        while True:
+            self._tell()
+            await asyncio.sleep(self._look_seconds)
 
     def _tell(self) -> None:
         """Log every problem once when it appears, and once when it is over."""

@@ -151,7 +151,7 @@ def unreadable(kind: str, data: bytes | msgspec.Raw, place: str, reason: str) ->
         kind=kind,
         namespace=meta.namespace,
         name=meta.name,
-        place=place,
+        place="" if meta.name else place,
         reason=reason,
         resource_version=meta.resource_version,
     )

@@ -144,7 +144,8 @@ class Reflector:
         key = names.key(bad.kind, bad.namespace, bad.name)
         if (listed := self._listed.get(bad.kind)) is not None:
             listed.add(key)
-        self.problems[key] = f"cannot be read, its last good version stands: {bad.reason}"
+        where = f" ({bad.place})" if bad.place else ""
+        self.problems[key] = f"cannot be read, its last good version stands{where}: {bad.reason}"
 
     def _trouble(self, trouble: Trouble) -> None:
         if trouble.reason:
