@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.components.caches import Unobtainable
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.kafka.kafka_jars import kafka_jars
 from tests.components.kubernetes.binaries import CONTROL_PLANE, kubernetes_binaries
@@ -46,8 +47,8 @@ def kafka_jars_folder() -> Path:
     require_programs(["java"], "apt install default-jre-headless")
     try:
         return kafka_jars()
-    except FileNotFoundError:
-        missing("Apache Kafka's jars are not cached and Maven is not installed", "apt install maven")
+    except Unobtainable as error:
+        missing(error.what, error.remedy)
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +78,8 @@ def control_plane_binaries() -> Path:
     require_programs(["openssl"], "apt install openssl")
     try:
         return kubernetes_binaries(CONTROL_PLANE)
-    except FileNotFoundError:
-        missing("kube-apiserver is not built and there is no Go 1.24 or newer", "make test-cluster sets it up")
+    except Unobtainable as error:
+        missing(error.what, error.remedy)
 
 
 @pytest.fixture(scope="session")
@@ -116,8 +117,8 @@ def node_binaries() -> Path:
     require(not absent, f"not installed: {', '.join(absent)}", "make test-cluster sets it up")
     try:
         return kubernetes_binaries()
-    except FileNotFoundError:
-        missing("Kubernetes is not built and there is no Go 1.24 or newer", "make test-cluster sets it up")
+    except Unobtainable as error:
+        missing(error.what, error.remedy)
 
 
 @pytest.fixture(scope="session")

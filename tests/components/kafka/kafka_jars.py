@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.components.caches import cached
+from tests.components.caches import Unobtainable, cached
 
 POM = Path(__file__).with_name("pom.xml")
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -16,14 +16,14 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencie
 def kafka_jars() -> Path:
     """The folder with the jars; made where it is missing (some seconds, needs Maven and its repository).
 
-    Raises FileNotFoundError without Maven, and RuntimeError with Maven's words where it fails.
+    Raises Unobtainable without Maven, and with Maven's words where it fails.
     """
     folder = cached("kafka", POM)
     if folder.exists():
         return folder
     maven = shutil.which("mvn")
     if maven is None:
-        raise FileNotFoundError("mvn")
+        raise Unobtainable("Apache Kafka's jars are not cached and Maven is not installed", "apt install maven")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its place and renamed: an interrupted run leaves no half-filled cache, two at once do no harm.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="kafka-making-") as making:
@@ -31,7 +31,8 @@ def kafka_jars() -> Path:
         command = [maven, "-B", "-q", "-ntp", "-f", str(POM), _COPY, f"-DoutputDirectory={jars}"]
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         if run.returncode != 0:
-            raise RuntimeError(f"Maven could not resolve Apache Kafka:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+            words = next((line for line in run.stdout.splitlines() if "ERROR" in line), run.stderr)
+            raise Unobtainable("Apache Kafka's jars are not cached and Maven could not fetch them", words)
         if not folder.exists():
             os.rename(jars, folder)  # noqa: PTH104  # fails loudly if another run was first, instead of nesting
     return folder
@@ -40,7 +41,5 @@ def kafka_jars() -> Path:
 if __name__ == "__main__":
     try:
         print(kafka_jars())
-    except FileNotFoundError:
-        sys.exit(
-            "Apache Kafka's jars are not cached and Maven is not installed: tests on a real broker will be skipped"
-        )
+    except Unobtainable as error:
+        sys.exit(f"tests on a real Apache Kafka will be skipped: {error}")

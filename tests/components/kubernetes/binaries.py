@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.components.caches import cached
+from tests.components.caches import Unobtainable, cached
 from tests.components.kubernetes.go_program import go_program
 
 _MODULE = Path(__file__).parent
@@ -38,7 +38,7 @@ EVERYTHING = tuple(_PACKAGES)
 def kubernetes_binaries(names: Iterable[str] = EVERYTHING) -> Path:
     """The folder with *names*; what is missing is built first.
 
-    Raises FileNotFoundError where something has to be built and there is no Go, CalledProcessError where it fails.
+    Raises Unobtainable where something has to be built and there is no Go, or it fails.
     """
     folder = cached("kubernetes", _MODULE / "go.mod", _MODULE / "go.sum")
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,14 +53,15 @@ def kubernetes_binaries(names: Iterable[str] = EVERYTHING) -> Path:
 def _build(name: str, target: Path) -> None:
     go = go_program()
     if go is None:
-        raise FileNotFoundError("go")
+        raise Unobtainable(f"{name} is not built and there is no Go 1.24 or newer", "make test-cluster sets it up")
     print(f"building {name} …", file=sys.stderr, flush=True)
     environment = {**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false"}
     if name in _IN_IMAGES:
         environment["CGO_ENABLED"] = "0"
     unfinished = target.with_suffix(".unfinished")
     command = [go, "build", "-ldflags", _linker_flags(), "-o", str(unfinished), _PACKAGES[name]]
-    subprocess.run(command, cwd=_MODULE, env=environment, check=True, stdin=subprocess.DEVNULL)
+    if subprocess.run(command, cwd=_MODULE, env=environment, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+        raise Unobtainable(f"{name} is not built and Go could not build it", "its words stand above")
     unfinished.replace(target)
 
 
@@ -82,5 +83,5 @@ def _linker_flags() -> str:
 if __name__ == "__main__":
     try:
         print(kubernetes_binaries(sys.argv[1:] or EVERYTHING))
-    except FileNotFoundError:
-        sys.exit("Kubernetes is not built and there is no Go 1.24 or newer: tests on it will be skipped")
+    except Unobtainable as error:
+        sys.exit(f"tests on a real Kubernetes will be skipped: {error}")
