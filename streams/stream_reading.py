@@ -1,4 +1,4 @@
-"""Reading a stream up to its end, completely or not at all.
+"""Reading a stream: up to its end, completely or not at all; or its newest values, and then each as it comes.
 
 A read is an ordered consumer: the server numbers what it delivers and says with each message how many are still to
 come, so a read that lost something is noticed. Whatever is not the end, seen as such, is a failed read.
@@ -7,12 +7,15 @@ The request's subject carries the one filter of the read, so that a server can r
 """
 
 import asyncio
+import contextlib
 import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
 import msgspec
 from nats.aio.msg import Msg
 
+from streams.backoff import Backoff
 from streams.core.parts import Stored
 from streams.errors import BusUnavailable, ReadFailed, Refused
 from streams.nats_bus import NatsBus
@@ -21,16 +24,6 @@ HEARTBEAT_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 2.5
 """Five missed heartbeats: the server, or the consumer, is gone."""
 _NANOSECONDS: Final = 1_000_000_000
-
-
-class _Position(msgspec.Struct, frozen=True, gc=False):
-    """What a delivered message's reply subject says about it."""
-
-    sequence: int
-    number: int
-    """1 for the first message of this consumer."""
-    pending: int
-    """Messages still to come."""
 
 
 async def read_stream(
@@ -43,72 +36,140 @@ async def read_stream(
 
     Raises `ReadFailed`, also for a reconnect midway: then an old and a new state could be mixed.
     """
-    generation = bus.generation
-    inbox = bus.client.new_inbox()
-    arrivals: asyncio.Queue[Msg] = asyncio.Queue()
+    async with _consumer(bus, stream, subject, last_only=last_only) as consumer:
+        return await consumer.rest(include if proven else 0)
 
-    try:
-        subscription = await bus.subscribe(inbox, arrivals.put)
+
+class Batch(msgspec.Struct, frozen=True):
+    """What a follower hands over."""
+
+    messages: list[Stored]
+    complete: bool
+    """These are the newest messages of all subjects: what is not among them is not there."""
+
+
+async def follow_stream(bus: NatsBus, stream: str, subject: str) -> AsyncGenerator[Batch, None]:
+    """The newest message of every subject under the filter *subject* in one complete batch, then each change.
+
+    Never ends by itself. After a loss of any kind (connection, consumer, stream) another complete batch comes as soon
+    as it can be read; until then nothing does. Close it (`contextlib.aclosing`) when done.
+    """
+    backoff = Backoff(first_seconds=0.1, limit_seconds=2.0)
+    while True:
         try:
-            answer = await bus.call(
-                f"CONSUMER.CREATE.{stream}.{(name := secrets.token_hex(8))}.{subject}",
-                {
-                    "stream_name": stream,
-                    "action": "create",
-                    "config": {
-                        "name": name,
-                        "filter_subject": subject,
-                        "deliver_policy": "last_per_subject" if last_only else "all",
-                        "deliver_subject": inbox,
-                        "ack_policy": "none",
-                        "max_deliver": 1,
-                        "flow_control": True,
-                        "idle_heartbeat": int(HEARTBEAT_SECONDS * _NANOSECONDS),
-                        "inactive_threshold": 5 * _NANOSECONDS,
-                        "mem_storage": True,
-                        "num_replicas": 1,
-                    },
-                },
-            )
-            expected = answer["num_pending"] + answer["delivered"]["consumer_seq"]
-            found = await _take(bus, arrivals, expected, include if proven else 0)
-        finally:
-            await bus.unsubscribe(subscription)
-    except (BusUnavailable, Refused) as error:
-        raise ReadFailed(stream, subject, str(error)) from error
-    except _Incomplete as error:
-        raise ReadFailed(stream, subject, str(error)) from None
-    if bus.generation != generation:
-        raise ReadFailed(stream, subject, "the connection was lost meanwhile")
-    return found
+            async with _consumer(bus, stream, subject, last_only=True) as consumer:
+                yield Batch(await consumer.rest(0), complete=True)
+                backoff.reset()
+                while True:
+                    yield Batch(await consumer.more(), complete=False)
+        except ReadFailed:
+            await backoff.wait()
+
+
+class _Position(msgspec.Struct, frozen=True, gc=False):
+    """What a delivered message's reply subject says about it."""
+
+    sequence: int
+    number: int
+    """1 for the first message of this consumer."""
+    pending: int
+    """Messages still to come."""
+    stored_at: float
+
+
+class _Consumer:
+    """An ordered consumer's messages, taken so that no loss goes unnoticed. Its methods raise `_Incomplete`."""
+
+    def __init__(self, bus: NatsBus) -> None:
+        self._bus = bus
+        self._generation = bus.generation
+        self.arrivals: asyncio.Queue[Msg] = asyncio.Queue()
+        self.pending = 0
+        """Messages still to come, as last heard."""
+        self._taken = 0
+        self._reached = 0
+        """Stream sequence up to which the replica that serves us has looked."""
+
+    async def rest(self, include: int) -> list[Stored]:
+        """Everything until none is pending and the replica has reached *include*."""
+        found: list[Stored] = []
+        while self.pending or self._reached < include:
+            found.extend(await self._next())
+        self._require_connection()
+        return found
+
+    async def more(self) -> list[Stored]:
+        """At least one message, and what else has arrived."""
+        found: list[Stored] = []
+        while not found or not self.arrivals.empty():
+            found.extend(await self._next())
+        self._require_connection()
+        return found
+
+    def _require_connection(self) -> None:
+        if self._bus.generation != self._generation:
+            raise _Incomplete("the connection was lost meanwhile")
+
+    async def _next(self) -> list[Stored]:
+        """The next message, or nothing where it was a word of the server's about the consumer."""
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                message = await self.arrivals.get()
+        except TimeoutError:
+            raise _Incomplete(f"silence after {self._taken} messages, {self.pending} pending") from None
+        headers = message.headers or {}
+        if headers.get("Status"):  # a heartbeat, or the question whether we keep up
+            self._reached = max(self._reached, int(headers.get("Nats-Last-Stream", 0)))
+            if int(headers.get("Nats-Last-Consumer", self._taken)) != self._taken:
+                raise _Incomplete(f"the server has sent more than the {self._taken} messages that came")
+            if reply := message.reply or headers.get("Nats-Consumer-Stalled"):
+                await self._bus.publish(reply, b"")
+            return []
+        position = _position(message.reply)
+        if position.number != self._taken + 1:
+            raise _Incomplete(f"message {position.number} of the consumer after {self._taken}")
+        self._taken, self.pending, self._reached = position.number, position.pending, position.sequence
+        deleted = headers.get("KV-Operation") or headers.get("Nats-Marker-Reason")
+        return [Stored(message.subject, position.sequence, b"" if deleted else message.data, position.stored_at)]
 
 
 class _Incomplete(Exception):
     """The consumer's messages do not add up."""
 
 
-async def _take(bus: NatsBus, arrivals: asyncio.Queue[Msg], expected: int, include: int) -> list[Stored]:
-    """Messages until none is pending and the consumer's replica has reached *include*."""
-    found: list[Stored] = []
-    pending, reached = expected, 0
-    while pending or reached < include:
+@contextlib.asynccontextmanager
+async def _consumer(bus: NatsBus, stream: str, subject: str, *, last_only: bool) -> AsyncIterator[_Consumer]:
+    """Make an ordered consumer; whatever goes wrong in the block leaves as `ReadFailed`."""
+    inbox = bus.client.new_inbox()
+    consumer = _Consumer(bus)
+    name = secrets.token_hex(8)
+    request = {
+        "stream_name": stream,
+        "action": "create",
+        "config": {
+            "name": name,
+            "filter_subject": subject,
+            "deliver_policy": "last_per_subject" if last_only else "all",
+            "deliver_subject": inbox,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * _NANOSECONDS),
+            "inactive_threshold": 5 * _NANOSECONDS,
+            "mem_storage": True,
+            "num_replicas": 1,
+        },
+    }
+    try:
+        subscription = await bus.subscribe(inbox, consumer.arrivals.put)
         try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                message = await arrivals.get()
-        except TimeoutError:
-            raise _Incomplete(f"silence after {len(found)} messages, {pending} pending") from None
-        headers = message.headers or {}
-        if headers.get("Status"):  # a heartbeat, or the server asking whether we keep up
-            reached = max(reached, int(headers.get("Nats-Last-Stream", 0)))
-            if reply := message.reply or headers.get("Nats-Consumer-Stalled"):
-                await bus.publish(reply, b"")
-            continue
-        position = _position(message.reply)
-        if position.number != len(found) + 1:
-            raise _Incomplete(f"message {position.number} of the consumer after {len(found)}")
-        found.append(Stored(message.subject, position.sequence, message.data))
-        pending, reached = position.pending, position.sequence
-    return found
+            answer = await bus.call(f"CONSUMER.CREATE.{stream}.{name}.{subject}", request)
+            consumer.pending = answer["num_pending"] + answer["delivered"]["consumer_seq"]
+            yield consumer
+        finally:
+            await bus.unsubscribe(subscription)
+    except (BusUnavailable, Refused, _Incomplete) as error:
+        raise ReadFailed(stream, subject, str(error)) from error
 
 
 def _position(reply: str) -> _Position:
@@ -116,4 +177,9 @@ def _position(reply: str) -> _Position:
     and an account before the stream and a token at the end."""
     tokens = reply.split(".")
     first = 2 if len(tokens) == 9 else 4
-    return _Position(int(tokens[first + 3]), int(tokens[first + 4]), int(tokens[first + 6]))
+    return _Position(
+        sequence=int(tokens[first + 3]),
+        number=int(tokens[first + 4]),
+        pending=int(tokens[first + 6]),
+        stored_at=int(tokens[first + 5]) / _NANOSECONDS,
+    )

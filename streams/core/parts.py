@@ -28,6 +28,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     subject: str
     sequence: int
     payload: bytes
+    stored_at: float = 0.0
+    """Seconds since the Unix epoch, by the server's clock."""
 
 
 class PartName(msgspec.Struct, frozen=True, order=True, gc=False):

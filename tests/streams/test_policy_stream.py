@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from schemas.policy import Policy, PolicyChange
+from schemas.policy import Policy
 from schemas.programs import Direction, Program, Rule
 from schemas.sets import SetKind, set_id
 from streams.core.difference import difference

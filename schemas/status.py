@@ -1,0 +1,191 @@
+"""What every component says of itself: a heartbeat with what always changes.
+
+JSON on ``status.<cluster>.<component>.<name>``; the newest value replaces the one before. Nothing here is needed to
+enforce: a component whose status is lost goes on with its work.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+HEARTBEAT_SECONDS: Final = 5.0
+DEGRADED_AFTER: Final = 3
+"""Missed heartbeats."""
+OFFLINE_AFTER: Final = 12
+
+
+class Component(StrEnum):
+    """Second to last token of the subject."""
+
+    CVEN = "c-ven"
+    KUBELINK = "kubelink"
+    PROCESSOR = "processor"
+    RUNTIME = "runtime"
+    """A C-VEN again, on what its node's container runtime reports: large, and sent only when it changes."""
+
+
+class Connectivity(StrEnum):
+    ONLINE = "online"
+    DEGRADED = "degraded"
+    OFFLINE = "offline"
+    """Nothing is known of what it does; a C-VEN's rules stand nevertheless."""
+
+
+class PodState(StrEnum):
+    """What a C-VEN has made of a Pod's program (`semantics.md` §5.9)."""
+
+    ENFORCED = "enforced"
+    ADVISORY = "advisory"
+    """A container may edit the Pod's own rules; the peers' side still blocks."""
+    UNENFORCEABLE = "unenforceable"
+    HOST_NETWORK = "host network"
+    OPEN = "no policy"
+    """Nothing isolates it: it has no rules."""
+    IDLE = "idle"
+    PENDING = "pending"
+    """A program is here, and no running Pod for it yet."""
+    PAUSED = "paused"
+    """The C-VEN writes nothing, by order."""
+    CONTESTED = "contested"
+    """Someone else keeps changing our rules."""
+    ERROR = "error"
+
+
+class PodException(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A Pod that the realized revision does not hold for."""
+
+    uid: str
+    namespace: str = ""
+    name: str = ""
+    reason: str
+    """What could not be done, and why."""
+
+
+class ContainerDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One container, as the node's runtime reports it."""
+
+    name: str
+    image: str = ""
+    id: str = ""
+    """With the runtime's scheme: ``containerd://…``."""
+    state: str = ""
+    """``created``, ``running``, ``exited``, ``unknown``."""
+    started_at: str = ""
+    """RFC 3339; empty: not started."""
+    restarts: int = 0
+
+
+class PodDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One Pod on the C-VEN's node."""
+
+    uid: str
+    namespace: str
+    name: str
+    state: PodState = PodState.PENDING
+    bypassable: bool = False
+    """May send raw packets (NET_RAW), beside its state."""
+    containers: tuple[ContainerDetail, ...] = ()
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """From an event's observation to the kernel, over the last heartbeats, in milliseconds."""
+
+    samples: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+class CvenStatus(msgspec.Struct, frozen=True, kw_only=True, tag="c-ven", tag_field="component"):
+    """An enforcer: one per node."""
+
+    node: str
+    version: str = ""
+    heartbeat: str
+    """When it was sent, RFC 3339, by the sender's clock; ages are taken from when it was stored."""
+    realized: int = -1
+    """Newest revision that every Pod of the node has, but for *exceptions*; -1: none yet."""
+    exceptions: tuple[PodException, ...] = ()
+    pods: dict[PodState, int] = {}
+    """How many Pods are in which state."""
+    healed: int = 0
+    """Times something was put back that someone else had changed, since the start."""
+    latency: Latency = Latency()
+    from_disk: bool = False
+    """Enforces the snapshot that it kept: it has not heard from NATS since its start."""
+    paused: bool = False
+    observing: bool = False
+    """Plans and reports; programs nothing."""
+    problems: tuple[str, ...] = ()
+
+
+class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True, tag="runtime", tag_field="component"):
+    """The Pods of one node with their containers, as its runtime reports them. Has no heartbeat of its own."""
+
+    node: str
+    runtime: str = ""
+    """Name and version, as it says; empty: Pods are found by name, as in the lab."""
+    pods: tuple[PodDetail, ...] = ()
+
+
+class KubelinkStatus(msgspec.Struct, frozen=True, kw_only=True, tag="kubelink", tag_field="component"):
+    """A producer."""
+
+    name: str
+    version: str = ""
+    heartbeat: str
+    """See `CvenStatus.heartbeat`."""
+    leading: bool = False
+    """Holds the Lease and writes."""
+    epoch: int = -1
+    """Offset of its Epoch record; -1: it has not written yet."""
+    lag_seconds: float = 0.0
+    """Age of the oldest change that was observed and is not in the log yet."""
+    synced: tuple[str, ...] = ()
+    """Kinds whose list is complete in this epoch."""
+    source: str = ""
+    """What it reads from: the API server's address, a folder, a capture."""
+    problems: tuple[str, ...] = ()
+
+
+class ProcessorStatus(msgspec.Struct, frozen=True, kw_only=True, tag="processor", tag_field="component"):
+    """A processor, in its role for this cluster."""
+
+    name: str
+    version: str = ""
+    heartbeat: str
+    """See `CvenStatus.heartbeat`."""
+    owner: bool = False
+    """Publishes; else it stands by."""
+    token: str = ""
+    """Its ownership, while it is the owner."""
+    revision: int = -1
+    """Newest revision folded."""
+    marked: int = -1
+    """Newest revision complete in the policy stream."""
+    lag: int = 0
+    """Records between what it has folded and the log's end."""
+    problems: tuple[str, ...] = ()
+
+
+Status = CvenStatus | RuntimeStatus | KubelinkStatus | ProcessorStatus
+
+
+def connectivity(age_seconds: float, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> Connectivity:
+    """What to think of a component whose newest status is *age_seconds* old."""
+    missed = age_seconds / heartbeat_seconds
+    if missed >= OFFLINE_AFTER:
+        return Connectivity.OFFLINE
+    return Connectivity.DEGRADED if missed >= DEGRADED_AFTER else Connectivity.ONLINE
+
+
+def component_of(status: Status) -> tuple[Component, str]:
+    """The component and its name: the last two tokens of its subject."""
+    if isinstance(status, CvenStatus | RuntimeStatus):
+        return (Component.CVEN if isinstance(status, CvenStatus) else Component.RUNTIME), status.node
+    return (Component.KUBELINK if isinstance(status, KubelinkStatus) else Component.PROCESSOR), status.name
+
+
+encode_status = msgspec.json.Encoder().encode
+decode_status = msgspec.json.Decoder(Status).decode
