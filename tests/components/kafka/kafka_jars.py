@@ -28,11 +28,11 @@ def kafka_jars() -> Path:
     # Made beside its place and renamed: an interrupted run leaves no half-filled cache, two at once do no harm.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="kafka-making-") as making:
         jars = Path(making) / "jars"
-        command = [maven, "-B", "-q", "-ntp", "-f", str(POM), _COPY, f"-DoutputDirectory={jars}"]
+        command = [maven, "-B", "-q", "-ntp", "-Dstyle.color=never", "-f", str(POM), _COPY, f"-DoutputDirectory={jars}"]
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         if run.returncode != 0:
             words = next((line for line in run.stdout.splitlines() if "ERROR" in line), run.stderr)
-            raise Unobtainable("Apache Kafka's jars are not cached and Maven could not fetch them", words)
+            raise Unobtainable("Apache Kafka's jars are not cached and Maven could not fetch them", words[:300])
         if not folder.exists():
             os.rename(jars, folder)  # noqa: PTH104  # fails loudly if another run was first, instead of nesting
     return folder
