@@ -78,6 +78,11 @@ class PolicyWriter:
         """The newest mark sent, or found at the take-over."""
         return self._marking.last
 
+    @property
+    def token(self) -> str:
+        """What this writer's newest fence names as the owner; empty before the first take-over."""
+        return self._owned.token
+
     async def take_over(self) -> Published:
         """Become the owner, and return what is published: complete, as of the fence.
 
