@@ -47,12 +47,14 @@ class Segmenting(Protocol):
         """The policies that select this Pod: ``NetworkPolicy/<namespace>/<name>``, sorted."""
         ...
 
-    def errors(self) -> Iterable[Trouble]:
-        """What is wrong with policies."""
+    @property
+    def problems(self) -> Mapping[str, tuple[str, ...]]:
+        """What could not be read, by object key."""
         ...
 
-    def warnings(self) -> Iterable[Trouble]:
-        """What of them works otherwise than one might think."""
+    @property
+    def warnings(self) -> Mapping[str, tuple[str, ...]]:
+        """What works otherwise than one might think, by object key."""
         ...
 
 
@@ -69,7 +71,7 @@ class InventoryFold:
 
     def __init__(self, cluster: str, segmenting: Segmenting, mode_of: Callable[[str], Mode]) -> None:
         """*mode_of* says how the Pods of a namespace are managed."""
-        self._cluster = cluster
+        self.cluster = cluster
         self._segmenting = segmenting
         self._mode_of = mode_of
         self._known = Known()
@@ -102,9 +104,10 @@ class InventoryFold:
             self._mark(SUMMARY)
 
     def touch(self, touched: Iterable[ObjectName]) -> None:
-        """The policies of these Pods changed, or what is wrong with some policy."""
-        self._dirty[ContainerWorkload].update(touched)
-        self._mark(SUMMARY)
+        """The policies that select these Pods changed."""
+        for name in touched:
+            self._mark((ContainerWorkload, name))
+            self._mark(SUMMARY)  # errors and warnings of policies may have changed with them
 
     def wait_for(self, kinds: Iterable[str] | None) -> None:
         """These kinds are still to be listed in this epoch; ``None`` before the first epoch."""
@@ -124,10 +127,13 @@ class InventoryFold:
         """Whether anything may have changed since the last taking."""
         return bool(self._surplus) or any(self._dirty.values())
 
-    def rebase(self, published: Mapping[str, bytes]) -> None:
-        """Take *published* (bucket key → value) for what was taken before: the next takings are the difference."""
-        self._taken = {key: _digest(value) for key, value in published.items()}
-        self._surplus = set(published)
+    def begin_again(self, published: Iterable[str]) -> None:
+        """Somebody else's reports are there under the keys *published*: the next takings are everything.
+
+        They also name, as gone, every such key that has no report here.
+        """
+        self._taken = dict.fromkeys(published, b"")
+        self._surplus = set(self._taken)
         for mark in self._known.everything():
             self._mark(mark)
 
@@ -219,10 +225,10 @@ class InventoryFold:
     def _summary(self) -> Summary:
         info, together = self._known.info, self._known.nodes_together
         unreadable = (Trouble(key, f"its newest record cannot be read: {why}") for key, why in self._unreadable.items())
-        errors = sorted((*self._segmenting.errors(), *unreadable))
-        warnings = sorted(self._segmenting.warnings())
+        errors = sorted((*_troubles(self._segmenting.problems), *unreadable))
+        warnings = sorted(_troubles(self._segmenting.warnings))
         return Summary(
-            cluster=self._cluster,
+            cluster=self.cluster,
             version=info.version,
             platform=info.platform,
             runtimes=together.runtimes,
@@ -238,6 +244,10 @@ class InventoryFold:
             synced=self._waiting_for == (),
             waiting_for=self._waiting_for or (),
         )
+
+
+def _troubles(by_object: Mapping[str, tuple[str, ...]]) -> Iterator[Trouble]:
+    return (Trouble(key, message) for key, messages in by_object.items() for message in messages)
 
 
 def _counts(counters: Iterable[Counter[Segmentation]]) -> dict[str, int]:

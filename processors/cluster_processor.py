@@ -1,0 +1,251 @@
+"""One cluster's processor: folds its log, always; publishes what follows from it, while it owns the streams.
+
+    log ──▶ take-in ──▶ inbox ──▶ work-off: fold ──▶ PolicyChange ──▶ writer (owner only)
+                                        │
+    owning: wait for a vacancy ─▶ take over ─▶ caught up? ─▶ publish the difference ─▶ marks, inventory, dead letters
+                 ▲                                                                             │
+                 └───────────────────── ownership lost, or its state unknown ◀─────────────────┘
+
+A standby does all that an owner does, except publishing; so it takes over with a fold that is warm.
+"""
+
+import asyncio
+import gc
+import time
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+import structlog
+
+from processors.core.cluster_fold import Advance, ClusterFold
+from processors.core.reading import Poison
+from processors.dead_letters import DeadLetters
+from processors.inventory_publishing import publish_inventory
+from processors.metrics import Metrics
+from processors.settings import ProcessorSettings
+from processors.vacancy import Vacancy
+from schemas import names
+from schemas.policy import PolicyChange
+from streams.backoff import Backoff
+from streams.batches import Batches
+from streams.core.difference import difference
+from streams.errors import Fenced, OutcomeUnknown, ProgramTooLarge, StreamError
+from streams.lifecycle import finished, first_of
+from streams.log import Log, Record
+from streams.nats_bus import NatsBus
+from streams.policy_writer import PolicyWriter, Published
+from streams.telemetry import Health
+
+FOLD_RECORDS: Final = 2000
+"""Folded in one go; between two such the loop attends to others."""
+
+_log = structlog.get_logger("processors")
+
+
+class ClusterProcessor:
+    """Serves *cluster* from `run` until its stop event is set."""
+
+    def __init__(
+        self,
+        cluster: str,
+        settings: ProcessorSettings,
+        *,
+        events: Log,
+        dead: Log,
+        bus: NatsBus,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self.cluster = cluster
+        self.fold = ClusterFold(cluster, settings.policy)
+        self._settings = settings
+        self._events = events
+        self._bus = bus
+        self._metrics = metrics
+        self._health = health
+        self._dead_letters = DeadLetters(events, dead)
+        self._vacancy = Vacancy(bus, cluster, settings.name, limit_seconds=settings.take_over_seconds)
+        self._inbox: Batches[Record] = Batches(settings.inbox_records)
+        self._turn = asyncio.Lock()  # folding and sending are one step: what is sent next follows what was sent before
+        self._advanced = asyncio.Event()
+        self._writer: PolicyWriter | None = None
+        self._log = _log.bind(cluster=cluster, processor=settings.name)
+        health.set_ready(self._condition, False, "folding the log")
+
+    def __repr__(self) -> str:
+        return f"<processor of {self.cluster} at {self.fold.revision}, {'owner' if self.owns else 'standby'}>"
+
+    @property
+    def owns(self) -> bool:
+        """Whether it publishes."""
+        return self._writer is not None
+
+    @property
+    def _condition(self) -> str:
+        return f"cluster {self.cluster}"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until *stop*: then intake ends, and what was taken in is folded and, by the owner, published and marked."""
+        async with asyncio.TaskGroup() as tasks:
+            intake = tasks.create_task(self._take_in(), name=f"{self.cluster}: take-in")
+            work = tasks.create_task(self._work_off(), name=f"{self.cluster}: work-off")
+            owning = tasks.create_task(self._own_whenever_vacant(), name=f"{self.cluster}: owning")
+            await first_of(intake, stop)
+            intake.cancel()
+            await finished(work, within_seconds=self._settings.drain_seconds)
+            if self._writer is not None:
+                settling = tasks.create_task(_settled(self._writer), name=f"{self.cluster}: settling")
+                await finished(settling, within_seconds=self._settings.drain_seconds)
+                settling.cancel()
+            work.cancel()
+            owning.cancel()
+
+    # --- folding -----------------------------------------------------------------------------------------------------
+
+    async def _take_in(self) -> None:
+        try:
+            async with aclosing(self._events.read(0, follow=True)) as batches:
+                async for records in batches:
+                    await self._inbox.put(records)
+        finally:
+            self._inbox.close()
+
+    async def _work_off(self) -> None:
+        async for records in self._inbox:
+            for start in range(0, len(records), FOLD_RECORDS):
+                async with self._turn:
+                    advance = self._fold(records[start : start + FOLD_RECORDS])
+                    if self._writer is not None:
+                        await self._send(self._writer, advance.change)
+                self._advanced.set()
+                await asyncio.sleep(0)
+
+    def _fold(self, records: list[Record]) -> Advance:
+        metrics, cluster = self._metrics, self.cluster
+        began = time.perf_counter()
+        advance = self.fold.advance(records)
+        metrics.fold_seconds.labels(cluster).observe(time.perf_counter() - began)
+        metrics.records.labels(cluster).inc(len(records))
+        metrics.poison.labels(cluster).inc(len(advance.poison))
+        metrics.revision.labels(cluster).set(advance.revision)
+        self._dead_letters.note(advance.poison)
+        return advance
+
+    async def _send(self, writer: PolicyWriter, change: PolicyChange) -> None:
+        """Publish *change* at the fold's revision. Losing the stream is not this task's trouble: the owning one learns
+        of it by the writer's end, and then everything that is missing is published as a difference."""
+        while True:
+            try:
+                await writer.send(change, self.fold.revision, self.fold.time)
+            except ProgramTooLarge as error:
+                change = self._without(change, error)
+            except (Fenced, OutcomeUnknown):
+                self._writer = None
+                return
+            else:
+                return
+
+    def _without(self, change: PolicyChange, error: ProgramTooLarge) -> PolicyChange:
+        """*change* without the program that fits into no message: its Pod keeps the rules it has, and it is said."""
+        self._log.error("a program is too large", pod=error.uid, node=error.node, size=error.size, limit=error.limit)
+        self._metrics.refused.labels(self.cluster).inc()
+        (large,) = (program for program in change.programs if (program.node, program.uid) == (error.node, error.uid))
+        key = names.key("Pod", large.namespace, large.name)
+        self.fold.inventory.fold_poison([Poison(self.fold.revision, key, str(error))])
+        programs = tuple(program for program in change.programs if program is not large)
+        return msgspec.structs.replace(change, programs=programs)
+
+    # --- owning ------------------------------------------------------------------------------------------------------
+
+    async def _own_whenever_vacant(self) -> None:
+        await self._caught_up()
+        gc.collect()
+        gc.freeze()  # what the initial fold built stays: looking through it again and again would find nothing
+        self._health.set_ready(self._condition, True)
+        self._log.info("folded", revision=self.fold.revision)
+        backoff = Backoff(limit_seconds=self._settings.take_over_seconds)
+        while True:
+            await self._vacancy.wait()
+            began = asyncio.get_running_loop().time()
+            reason = await self._own()
+            self._metrics.owner.labels(self.cluster).set(0)
+            if isinstance(reason, Fenced):
+                self._log.warning("another processor took over", reason=str(reason))
+            else:
+                self._log.warning("not sure to own the policy stream any more", reason=str(reason))
+                self._health.set_ready(
+                    self._condition, reason.retriable or isinstance(reason, OutcomeUnknown), str(reason)
+                )
+            if asyncio.get_running_loop().time() - began > self._settings.take_over_seconds:
+                backoff.reset()
+            await backoff.wait()
+
+    async def _own(self) -> StreamError:
+        """Take over and publish until that ends; return why it did."""
+        writer = PolicyWriter(self._bus, self.cluster, self._settings.name, replicas=self._settings.replicas)
+        reasons: list[StreamError] = []
+        try:
+            published = await writer.take_over()
+            self._vacancy.token = writer.token
+            self._metrics.take_overs.labels(self.cluster).inc()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(writer.run(), name=f"{self.cluster}: marks")
+                await self._begin(writer, published)
+                tasks.create_task(
+                    publish_inventory(self._bus, self.fold, self._settings), name=f"{self.cluster}: inventory"
+                )
+                tasks.create_task(self._dead_letters.run(), name=f"{self.cluster}: dead letters")
+        except* StreamError as group:
+            reasons.extend(_leaves(group))
+        finally:
+            self._writer = None
+        # Whoever was replaced sees it in several places; the plainest of the reasons says it.
+        return next((reason for reason in reasons if isinstance(reason, Fenced)), reasons[0])
+
+    async def _begin(self, writer: PolicyWriter, published: Published) -> None:
+        """Publish what differs from *published*, as soon as the fold knows everything that was in the log at the
+        take-over: what another owner published before was derived from no more than that."""
+        await self._caught_up()
+        async with self._turn:
+            change = difference(self.fold.policy(), published.policy)
+            self._writer = writer
+            await self._send(writer, change)
+        self._metrics.owner.labels(self.cluster).set(1)
+        self._health.set_ready(self._condition, True)
+        self._log.info(
+            "publishing",
+            revision=self.fold.revision,
+            sets=len(change.sets),
+            programs=len(change.programs),
+            gone=len(change.gone),
+        )
+
+    async def _caught_up(self) -> None:
+        """Wait until every kind was listed in the current epoch, and all that is in the log now is folded."""
+        newest = await self._newest()
+        while not self.fold.complete or self.fold.revision < newest:
+            self._advanced.clear()
+            await self._advanced.wait()
+
+    async def _newest(self) -> int:
+        """Offset of the newest record. The last offsets of a log may be empty: a cleaner has been there."""
+        newest = self.fold.revision
+        async with aclosing(self._events.read(newest + 1, end=await self._events.end())) as batches:
+            async for records in batches:
+                newest = records[-1].offset
+        return newest
+
+
+async def _settled(writer: PolicyWriter) -> None:
+    try:
+        await writer.settled()
+    except StreamError as error:  # the next owner publishes the difference, so nothing is lost
+        _log.warning("what was sent last may not have arrived", reason=str(error))
+
+
+def _leaves(group: BaseExceptionGroup[StreamError]) -> list[StreamError]:
+    found: list[StreamError] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
