@@ -21,6 +21,15 @@ class LogUnavailable(StreamError):
         self.reason = reason
 
 
+class LogRefused(StreamError):
+    """The log understood a request and refused it; it will do so again until someone changes something."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"log at {where} refuses: {reason}")
+        self.where = where
+        self.reason = reason
+
+
 class OutcomeUnknown(StreamError):
     """It is not known whether an append was written, wholly, in part or not at all.
 

@@ -12,19 +12,31 @@ from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
+    InvalidConfigurationError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
     KafkaError,
+    PolicyViolationError,
     TopicAuthorizationFailedError,
     UnsupportedVersionError,
 )
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from streams.errors import AccessDenied, LogUnavailable, ServerTooOld, StreamError
+from streams.errors import AccessDenied, LogRefused, LogUnavailable, ServerTooOld, StreamError
 
 DENIALS: Final = (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
+)
+REFUSALS: Final = (
+    InvalidConfigurationError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
+    PolicyViolationError,
 )
 TOO_OLD: Final = (IncompatibleBrokerVersion, UnsupportedVersionError, NotImplementedError)
 """The last is what aiokafka raises where it has no version of a request in common with the broker."""
@@ -45,6 +57,8 @@ def translated(bootstrap: str, error: Exception) -> StreamError:
     """Our error for one of aiokafka's, raised by a request that wrote nothing."""
     if isinstance(error, DENIALS):
         return AccessDenied(bootstrap, str(error))
+    if isinstance(error, REFUSALS):
+        return LogRefused(bootstrap, str(error))
     if isinstance(error, TOO_OLD):
         return ServerTooOld(bootstrap, f"{error}; {OLDEST}")
     return LogUnavailable(bootstrap, str(error) or type(error).__name__)

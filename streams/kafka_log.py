@@ -67,7 +67,7 @@ class KafkaLogs:
         await self._open.aclose()
 
     async def open(self, topic: Topic) -> "KafkaLog":
-        """See `streams.log.Logs.open`. Also raises `ServerTooOld` and `AccessDenied`."""
+        """See `streams.log.Logs.open`. Also raises `LogRefused`, `AccessDenied`, `ServerTooOld`."""
         settings = self._settings
         await ensure_topic(settings.bootstrap, topic, replication=settings.replication)
         producer = KafkaProducer(

@@ -40,7 +40,8 @@ def topic_settings(topic: Topic) -> dict[str, str]:
 async def ensure_topic(bootstrap: str, topic: Topic, *, replication: int) -> None:
     """Create *topic* where it does not exist; verify what exists.
 
-    Raises `TopicMismatch` naming every setting that differs, `ServerTooOld`, `AccessDenied`, `LogUnavailable`.
+    Raises `TopicMismatch` naming every setting that differs, `LogRefused`, `AccessDenied`, `ServerTooOld`,
+    `LogUnavailable`.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
     with translating(bootstrap):

@@ -26,7 +26,7 @@ BUSY_SECONDS: Final = 10.0
 """How long a commit of another process is waited for."""
 PAGE_BYTES: Final = 8192
 """An eighth quicker than SQLite's default for batches of 1 kB records, as much slower for single ones."""
-BATCH_RECORDS: Final = 5000
+BATCH_RECORDS: Final = 1000
 BATCH_BYTES: Final = 4 * 1024 * 1024
 
 _CREATE: Final = """

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from streams.errors import LogCorrupt, LogUnavailable, OutcomeUnknown, ServerTooOld, TopicMismatch
+from streams.errors import LogCorrupt, LogRefused, LogUnavailable, OutcomeUnknown, ServerTooOld, TopicMismatch
 from streams.kafka_log import KafkaLogs, KafkaSettings
 from streams.kafka_producer import BATCH_BYTES, chunks
 from streams.kafka_reader import KafkaReader
@@ -228,6 +228,13 @@ async def test_a_topic_with_several_partitions_or_the_writers_clock_is_refused(w
         "partitions": ("1", "2"),
         "message.timestamp.type": ("LogAppendTime", "CreateTime"),
     }
+
+
+async def test_a_topic_that_the_broker_will_not_make_is_refused_with_its_reason(world: KafkaWorld) -> None:
+    with pytest.raises(LogRefused, match="replication factor") as raised:
+        await world.open(fresh_topic(), replication=3)
+
+    assert not raised.value.retriable
 
 
 async def test_a_start_before_the_earliest_record_begins_there(world: KafkaWorld) -> None:
