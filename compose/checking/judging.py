@@ -7,7 +7,7 @@ from compose.checking.cases import Cell, Object
 from schemas import addresses, names, verdict
 from schemas.policy import Policy
 from schemas.programs import Program
-from schemas.verdict import Flow, Judgement, Reason, Verdict
+from schemas.verdict import Flow, Judgement, Reason
 
 SERVICE: Final = "service:"
 """Before a destination that is a Service: its first ClusterIP."""
