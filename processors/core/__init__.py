@@ -1,0 +1,1 @@
+"""Pure folds: events in, reports, programs and address sets out; no waiting, clock, randomness or I/O."""

@@ -1,0 +1,1 @@
+"""Pure decisions of Kubelink: raw objects to projections, lists and watches to changes and derived deletions."""
