@@ -1,0 +1,183 @@
+"""What has to be written so that a namespace holds what it should, in the order that is safe.
+
+    sets gain ─▶ chains and jumps (one transaction per family) ─▶ sets lose ─▶ sets go
+
+Nothing is named before it exists, and nothing goes while it is named.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from enforcers.core import layout
+from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
+from enforcers.core.node_state import TrackedSet
+from enforcers.core.observation import Observed, ObservedTable
+from enforcers.core.rendering import Chain, jumps, render
+from enforcers.core.set_rendering import kernel_members, of_family
+from schemas.programs import Program
+
+Sets = Mapping[str, TrackedSet]
+"""The node's sets by id, its own addresses among them."""
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What one namespace should hold."""
+
+    interface: Interface
+    chains: Mapping[Family, tuple[Chain, ...]]
+    sets: frozenset[str]
+    """Ids of the sets that the chains name; each exists in both families."""
+
+
+class Realized(msgspec.Struct, frozen=True):
+    """What was written to a namespace and confirmed."""
+
+    tables: Mapping[Family, ObservedTable]
+    versions: Mapping[str, int]
+    """Set id → number of its newest change that is in the kernel."""
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """A change of one ipset."""
+
+    id: str
+    family: Family
+    added: tuple[bytes, ...] = ()
+    removed: tuple[bytes, ...] = ()
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """An ipset whole."""
+
+    id: str
+    family: Family
+    members: tuple[bytes, ...]
+
+
+class Patch(msgspec.Struct, frozen=True):
+    """What to write, in this order. Nothing at all where nothing differs."""
+
+    create: tuple[Contents, ...] = ()
+    replace: tuple[Contents, ...] = ()
+    gain: tuple[Membership, ...] = ()
+    tables: Mapping[Family, str] = {}
+    """Input for ``iptables-nft-restore --noflush``."""
+    lose: tuple[Membership, ...] = ()
+    destroy: tuple[str, ...] = ()
+    """Names of ipsets."""
+
+    def __bool__(self) -> bool:
+        return bool(self.create or self.replace or self.gain or self.tables or self.lose or self.destroy)
+
+
+def desire(program: Program | None, interface: Interface) -> Desired:
+    """What *program* asks of a namespace; no program asks for nothing of ours to be there."""
+    chains = {family: render(program, interface, family) if program else () for family in FAMILIES}
+    named = program.sets | {layout.NODE_SET} if program is not None and any(chains.values()) else frozenset()
+    return Desired(interface, chains, frozenset(named))
+
+
+def compare(desired: Desired, observed: Observed, sets: Sets) -> Patch:
+    """The patch that leads from what was *observed* to *desired*: after a start, an error, or a foreign hand.
+
+    Raises `KeyError` for a set that *sets* lacks: a rule about an unknown set must not become one about an empty set.
+    """
+    create, replace, gain, lose = [], [], [], []
+    keys = {(identity, family) for identity in desired.sets for family in FAMILIES}
+    for identity, family in sorted(keys):
+        there = observed.sets.get((identity, family))
+        if there is None:
+            chosen = create if (identity, family) not in observed.sets else replace
+            chosen.append(contents(identity, family, sets))
+            continue
+        members = frozenset(contents(identity, family, sets).members)
+        if added := members - there:
+            gain.append(Membership(identity, family, added=tuple(sorted(added))))
+        if removed := there - members:
+            lose.append(Membership(identity, family, removed=tuple(sorted(removed))))
+    return Patch(
+        create=tuple(create),
+        replace=tuple(replace),
+        gain=tuple(gain),
+        tables=_tables(desired, observed.tables),
+        lose=tuple(lose),
+        destroy=(*observed.leftovers, *(layout.set_name(*key) for key in sorted(observed.sets.keys() - keys))),
+    )
+
+
+def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
+    """The patch that leads from what was *realized* to *desired*, without comparing what cannot have changed.
+
+    Raises `KeyError` as `compare` does.
+    """
+    create, replace, gain, lose = [], [], [], []
+    for identity in sorted(desired.sets):
+        step = sets[identity].since(known.versions[identity]) if identity in known.versions else None
+        if step is None:
+            chosen = replace if identity in known.versions else create
+            chosen += [contents(identity, family, sets) for family in FAMILIES]
+            continue
+        added, removed = kernel_members(identity, step.added), kernel_members(identity, step.removed)
+        for family in FAMILIES:
+            if gains := of_family(added, family):
+                gain.append(Membership(identity, family, added=tuple(gains)))
+            if losses := of_family(removed, family):
+                lose.append(Membership(identity, family, removed=tuple(losses)))
+    surplus = sorted(known.versions.keys() - desired.sets)
+    return Patch(
+        create=tuple(create),
+        replace=tuple(replace),
+        gain=tuple(gain),
+        tables=_tables(desired, known.tables),
+        lose=tuple(lose),
+        destroy=tuple(layout.set_name(identity, family) for identity in surplus for family in FAMILIES),
+    )
+
+
+def realized(desired: Desired, sets: Sets) -> Realized:
+    """What a namespace holds once the patch to *desired* was written from *sets* as they are now."""
+    first = {hook: rule.comment for hook, rule in jumps(desired.interface).items()}
+    own = {hook: (rule.line(hook),) for hook, rule in jumps(desired.interface).items()}
+    tables: dict[Family, ObservedTable] = {}
+    for family in FAMILIES:
+        chains = {chain.name: chain.comments for chain in desired.chains[family]}
+        tables[family] = ObservedTable(chains, first, own) if chains else ObservedTable()
+    return Realized(tables, {identity: sets[identity].version for identity in desired.sets})
+
+
+def contents(identity: str, family: Family, sets: Sets) -> Contents:
+    """One family of a set, whole."""
+    return Contents(identity, family, tuple(of_family(kernel_members(identity, sets[identity].members), family)))
+
+
+def _tables(desired: Desired, known: Mapping[Family, ObservedTable]) -> dict[Family, str]:
+    texts = {family: _table(desired.chains[family], desired.interface, known[family]) for family in FAMILIES}
+    return {family: text for family, text in texts.items() if text}
+
+
+def _table(chains: Sequence[Chain], interface: Interface, observed: ObservedTable) -> str:
+    """One transaction. A chain that changes is carried whole: to declare it empties it within the transaction."""
+    wanted = {chain.name: chain for chain in chains}
+    changed = [chain for chain in chains if observed.chains.get(chain.name) != chain.comments]
+    gone = sorted(observed.chains.keys() - wanted.keys())
+    lines = [*_jumps(bool(chains), interface, observed)]
+    for chain in changed:
+        lines += [rule.line(chain.name) for rule in chain.rules]
+    if not (lines or changed or gone):
+        return ""
+    declared = [f":{name} - [0:0]" for name in (*(chain.name for chain in changed), *gone)]
+    return "\n".join([f"*{TABLE}", *declared, *lines, *(f"-X {name}" for name in gone), "COMMIT", ""])
+
+
+def _jumps(wanted: bool, interface: Interface, observed: ObservedTable) -> list[str]:
+    """Ours stands first, once, or not at all. Ours elsewhere are taken out by their own words."""
+    lines = []
+    for hook, rule in jumps(interface).items():
+        own = observed.jumps.get(hook, ())
+        if wanted and len(own) == 1 and observed.first.get(hook) == rule.comment:
+            continue
+        lines += [line.replace("-A ", "-D ", 1) for line in own]
+        if wanted:
+            lines.append(rule.line(hook, "-I"))
+    return lines

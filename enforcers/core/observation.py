@@ -1,0 +1,95 @@
+"""What a namespace holds of ours, read from what ``iptables-nft-save`` and ``ipset save`` print.
+
+Our rules are recognised by their comment and compared by it. Foreign text is never read for meaning: a line without
+our comment is only known to be there.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from enforcers.core import layout
+from enforcers.core.layout import Family
+from enforcers.core.rendering import COMMENT
+from enforcers.core.set_rendering import kind, parse_element
+
+_COMMENT: Final = re.compile(rf'--comment "?({re.escape(COMMENT)}[^"\s]*)')
+
+
+class ObservedTable(msgspec.Struct, frozen=True):
+    """One family of our table."""
+
+    chains: Mapping[str, tuple[str, ...]] = {}
+    """Our chains: the comment of each rule, empty for one that is not ours."""
+    first: Mapping[str, str] = {}
+    """Hook → comment of its first rule."""
+    jumps: Mapping[str, tuple[str, ...]] = {}
+    """Hook → our own rules in it, as printed."""
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """Everything of ours in one namespace."""
+
+    tables: Mapping[Family, ObservedTable]
+    sets: Mapping[tuple[str, Family], frozenset[bytes] | None]
+    """By id and family; ``None``: it exists with something in it that we never wrote."""
+    leftovers: tuple[str, ...] = ()
+    """Names of ipsets that are ours and in nobody's use: a replacement that was interrupted."""
+
+    def __bool__(self) -> bool:
+        tables = any(table.chains or any(table.jumps.values()) for table in self.tables.values())
+        return bool(tables or self.sets or self.leftovers)
+
+
+NOTHING: Final = Observed(tables={4: ObservedTable(), 6: ObservedTable()}, sets={})
+
+
+def parse_table(saved: str) -> ObservedTable:
+    """Read one ``iptables-nft-save -t mangle``."""
+    chains: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    jumps: dict[str, list[str]] = {}
+    for line in saved.splitlines():
+        if line.startswith(f":{layout.CHAIN_PREFIX}"):
+            chains[line[1:].split(" ", 1)[0]] = []
+        elif line.startswith("-A "):
+            _, name, _ = line.split(" ", 2)
+            found = _COMMENT.search(line)
+            comment = found.group(1) if found else ""
+            if name in chains:
+                chains[name].append(comment)
+            elif name in layout.HOOKS:
+                first.setdefault(name, comment)
+                if comment:
+                    jumps.setdefault(name, []).append(line)
+    return ObservedTable(
+        chains={name: tuple(rules) for name, rules in chains.items()},
+        first=first,
+        jumps={name: tuple(rules) for name, rules in jumps.items()},
+    )
+
+
+def parse_sets(saved: str) -> tuple[dict[tuple[str, Family], frozenset[bytes] | None], tuple[str, ...]]:
+    """Read one ``ipset save``: our sets, and our leftovers."""
+    members: dict[tuple[str, Family], set[bytes]] = {}
+    unreadable: set[tuple[str, Family]] = set()
+    leftovers: list[str] = []
+    for line in saved.splitlines():
+        command, _, rest = line.partition(" ")
+        name, _, text = rest.partition(" ")
+        if not name.startswith(layout.SET_PREFIX):
+            continue
+        key = layout.parse_set_name(name)
+        if key is None:
+            if command == "create":
+                leftovers.append(name)
+        elif command == "create":
+            members[key] = set()
+        else:
+            try:
+                members[key].add(parse_element(kind(key[0]), text))
+            except ValueError:
+                unreadable.add(key)
+    return {key: None if key in unreadable else frozenset(found) for key, found in members.items()}, tuple(leftovers)

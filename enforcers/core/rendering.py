@@ -1,0 +1,202 @@
+"""From a program to iptables chains.
+
+    PREROUTING  ─ -i <if> ─▶ EW-IN  ─▶ EW-IN-NEW  ┬─▶ EW-OK   mark the connection, return
+    POSTROUTING ─ -o <if> ─▶ EW-OUT ─▶ EW-OUT-NEW ┼─▶ EW-VIP  virtual addresses are decided there, finally
+                                                  └─▶ drop
+
+Allowed means marked and returned, never accepted: what the Pod itself forbids stays forbidden. Both directions get
+chains as soon as one is isolated, since replies to a Pod's own connections would otherwise die at its isolated side.
+
+Only packets in a connection's original direction may earn the mark. A reply that has no mark belongs to a connection
+that was cut (or never judged): it is dropped where isolated, else the next push of the other side would heal the cut.
+A packet that belongs to no connection at all (INVALID) has no direction and cannot be marked; it is judged by the
+rules like a first packet, not dropped for being invalid. It gets through only where a new connection would.
+
+An initial SYN never passes by the mark: an entry that outlived its connection would admit a new one from that port.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from enforcers.core import layout
+from enforcers.core.layout import Family, Interface, set_name
+from schemas.addresses import SCTP, TCP, UDP
+from schemas.programs import Direction, PortRange, Program, Rule
+from schemas.sets import SetKind, kind_of
+from schemas.verdict import NEIGHBOUR_TYPES
+
+MULTIPORT_SLOTS: Final = 15
+"""xt_multiport holds 15 ports; a range takes two."""
+PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
+COMMENT: Final = "ew:"
+DIGEST_BYTES: Final = 6
+
+
+class KernelRule(msgspec.Struct, frozen=True, gc=False):
+    """One line of iptables, in two halves."""
+
+    match: str
+    target: str
+    """With its flag: ``-j DROP``, ``-g EW-OK``."""
+    id: str = ""
+    """Of the program's rule behind it, or what it is for."""
+
+    @property
+    def comment(self) -> str:
+        """``ew:<digest>:<id>``: what reads back unchanged and says whether the rule is the one we wrote."""
+        digest = hashlib.blake2b(f"{self.match}\0{self.target}".encode(), digest_size=DIGEST_BYTES).hexdigest()
+        return f"{COMMENT}{digest}:{self.id}"
+
+    def line(self, chain: str, command: str = "-A") -> str:
+        parts = (command, chain, self.match, f'-m comment --comment "{self.comment}"', self.target)
+        return " ".join(part for part in parts if part)
+
+
+class Chain(msgspec.Struct, frozen=True):
+    name: str
+    rules: tuple[KernelRule, ...]
+
+    @property
+    def comments(self) -> tuple[str, ...]:
+        return tuple(rule.comment for rule in self.rules)
+
+
+def render(program: Program, interface: Interface, family: Family) -> tuple[Chain, ...]:
+    """The chains of *program* in one family; none where nothing isolates the Pod."""
+    if program.ingress is None and program.egress is None:
+        return ()
+    mark = f"{interface.mark:#x}/{interface.mark:#x}"
+    chains = [
+        Chain(layout.OK, (KernelRule("", f"-j CONNMARK --set-xmark {mark}", "allowed"),)),
+        _entry(layout.IN, layout.IN_NEW, mark),
+        _new_inbound(program.ingress, family),
+        _entry(layout.OUT, layout.OUT_NEW, mark),
+        _new_outbound(program.egress, family),
+    ]
+    if program.egress is not None and program.egress.virtual is not None:
+        chains.append(_virtual(program.egress, family))
+    return tuple(chains)
+
+
+def jumps(interface: Interface) -> dict[str, KernelRule]:
+    """The first rule of each hook."""
+    return {
+        "PREROUTING": KernelRule(f"-i {interface.name}", f"-j {layout.IN}", "in"),
+        "POSTROUTING": KernelRule(f"-o {interface.name}", f"-j {layout.OUT}", "out"),
+    }
+
+
+def _entry(name: str, new: str, mark: str) -> Chain:
+    return Chain(
+        name,
+        (
+            KernelRule("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", f"-g {new}", "initial-syn"),
+            KernelRule(f"-m connmark --mark {mark}", "-j RETURN", "allowed-before"),
+            KernelRule("", f"-g {new}", "new"),
+        ),
+    )
+
+
+def _new_inbound(direction: Direction | None, family: Family) -> Chain:
+    if direction is None:
+        return Chain(layout.IN_NEW, (_OPEN,))
+    rules = [
+        *_neighbours(family),
+        _CUT,
+        KernelRule(f"-m set --match-set {set_name(layout.NODE_SET, family)} src", f"-g {layout.OK}", "own-node"),
+        *_allow(direction.rules, family, "src"),
+        _default(direction),
+    ]
+    return Chain(layout.IN_NEW, tuple(rules))
+
+
+def _new_outbound(direction: Direction | None, family: Family) -> Chain:
+    if direction is None:
+        return Chain(layout.OUT_NEW, (_OPEN,))
+    rules = [*_neighbours(family), _CUT]
+    if virtual := direction.virtual:
+        rules += [
+            KernelRule(_member(identity, family, "dst"), f"-g {layout.VIRTUAL}", "virtual")
+            for identity in (virtual.addresses, virtual.ports)
+        ]
+    rules += [
+        KernelRule(f"-m set --match-set {set_name(layout.NODE_SET, family)} dst", f"-g {layout.OK}", "own-node"),
+        *_allow(direction.rules, family, "dst"),
+        _default(direction),
+    ]
+    return Chain(layout.OUT_NEW, tuple(rules))
+
+
+def _virtual(direction: Direction, family: Family) -> Chain:
+    assert direction.virtual is not None
+    allowed = [
+        KernelRule(_member(identity, family, "dst"), f"-g {layout.OK}", "virtual-allowed")
+        for identity in direction.virtual.allowed
+    ]
+    return Chain(layout.VIRTUAL, (*allowed, KernelRule("", "-j DROP", "virtual-denied")))
+
+
+_OPEN: Final = KernelRule("-m conntrack --ctdir ORIGINAL", f"-g {layout.OK}", "not-isolated")
+_CUT: Final = KernelRule("-m conntrack --ctdir REPLY", "-j DROP", "reply-unmarked")
+
+
+def _default(direction: Direction) -> KernelRule:
+    """The id tells which policies isolate, however many: room for a log prefix that names this set of them."""
+    digest = hashlib.blake2b("\0".join(direction.isolating).encode(), digest_size=DIGEST_BYTES).hexdigest()
+    return KernelRule("", "-j DROP", f"default-{digest}")
+
+
+def _neighbours(family: Family) -> Iterator[KernelRule]:
+    if family == 6:
+        for kind in sorted(NEIGHBOUR_TYPES):
+            yield KernelRule(f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind}", "-j RETURN", "neighbours")
+
+
+def _allow(rules: Iterable[Rule], family: Family, side: str) -> Iterator[KernelRule]:
+    """One kernel rule per peer set and handful of ports."""
+    for rule in rules:
+        peers = [""] if rule.sets is None else [_member(identity, family, side) for identity in rule.sets]
+        ports = [""] if rule.ports is None else list(_port_matches(rule.ports))
+        for peer in peers:
+            for port in ports:
+                yield KernelRule(" ".join(filter(None, (port, peer))), f"-g {layout.OK}", rule.id)
+
+
+def _member(identity: str, family: Family, side: str) -> str:
+    """A set of tuples looks at the packet's protocol and destination port beside the address."""
+    sides = f"{side},dst" if kind_of(identity) is SetKind.TUPLES else side
+    return f"-m set --match-set {set_name(identity, family)} {sides}"
+
+
+def _port_matches(ports: Sequence[PortRange]) -> Iterator[str]:
+    by_protocol: dict[int, list[PortRange]] = {}
+    for each in ports:
+        by_protocol.setdefault(each.protocol, []).append(each)
+    for protocol, ranges in sorted(by_protocol.items()):
+        name = PROTOCOL_NAMES.get(protocol, str(protocol))
+        if any((each.first, each.last) == (0, 65535) for each in ranges):
+            yield f"-p {name}"
+            continue
+        for chunk in _chunks(sorted(set(ranges))):
+            texts = [f"{each.first}" if each.first == each.last else f"{each.first}:{each.last}" for each in chunk]
+            if len(texts) == 1:
+                yield f"-p {name} -m {name} --dport {texts[0]}"
+            else:
+                yield f"-p {name} -m multiport --dports {','.join(texts)}"
+
+
+def _chunks(ranges: Sequence[PortRange]) -> Iterator[list[PortRange]]:
+    chunk: list[PortRange] = []
+    used = 0
+    for each in ranges:
+        slots = 1 if each.first == each.last else 2
+        if used + slots > MULTIPORT_SLOTS:
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(each)
+        used += slots
+    if chunk:
+        yield chunk

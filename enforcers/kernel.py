@@ -1,0 +1,89 @@
+"""One namespace's rules and sets, read and written by the tools that people check them with."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from enforcers.core import layout
+from enforcers.core.difference import Contents, Membership, Patch
+from enforcers.core.layout import FAMILIES, TABLE, Family
+from enforcers.core.observation import Observed, ObservedTable, parse_sets, parse_table
+from enforcers.core.set_rendering import change, create, element, kind, replace
+from enforcers.namespaces import CommandFailed, run
+
+PREFIXES: Final[dict[Family, str]] = {4: "iptables-nft", 6: "ip6tables-nft"}
+DESTROY_ATTEMPTS: Final = 20
+DESTROY_PAUSE_SECONDS: Final = 0.01
+"""A set stays busy for some 10 ms after its last rule went (the kernel waits for a grace period)."""
+
+
+async def observe(namespace: Path) -> Observed:
+    """Read what is there of ours. Raises `NoNamespace`, `CommandFailed`."""
+    tables, saved = await asyncio.gather(
+        asyncio.gather(*(_observe_table(namespace, family) for family in FAMILIES)),
+        run(namespace, ["ipset", "save"]),
+    )
+    sets, leftovers = parse_sets(saved)
+    return Observed(tables=dict(zip(FAMILIES, tables, strict=True)), sets=sets, leftovers=leftovers)
+
+
+async def _observe_table(namespace: Path, family: Family) -> ObservedTable:
+    return parse_table(await run(namespace, [f"{PREFIXES[family]}-save", "-t", TABLE]))
+
+
+async def write(namespace: Path, patch: Patch) -> None:
+    """Write *patch*, in its order. Raises `NoNamespace`, `CommandFailed`: then some of it may be written."""
+    gains = [
+        *(line for contents in patch.create for line in _creation(contents)),
+        *(line for contents in patch.replace for line in replace(contents.id, contents.family, contents.members)),
+        *_changes(patch.gain),
+    ]
+    await _restore_sets(namespace, gains)
+    async with asyncio.TaskGroup() as tasks:
+        for family, text in patch.tables.items():
+            command = [f"{PREFIXES[family]}-restore", "--noflush", "--wait"]
+            tasks.create_task(run(namespace, command, text), name=f"{command[0]} in {namespace.name}")
+    await _restore_sets(namespace, _changes(patch.lose))
+    for name in patch.destroy:
+        await _destroy(namespace, name)
+
+
+def removal(observed: Observed) -> Patch:
+    """The patch that leaves nothing of ours."""
+    tables: dict[Family, str] = {}
+    for family, table in observed.tables.items():
+        lines = [line.replace("-A ", "-D ", 1) for jumps in table.jumps.values() for line in jumps]
+        if table.chains or lines:
+            declared = [f":{name} - [0:0]" for name in table.chains]
+            gone = [f"-X {name}" for name in table.chains]
+            tables[family] = "\n".join([f"*{TABLE}", *declared, *lines, *gone, "COMMIT", ""])
+    return Patch(tables=tables, destroy=(*observed.leftovers, *(layout.set_name(*key) for key in observed.sets)))
+
+
+def _creation(contents: Contents) -> list[str]:
+    name, which = layout.set_name(contents.id, contents.family), kind(contents.id)
+    return [
+        create(contents.id, contents.family, len(contents.members)),
+        *(f"add {name} {element(which, member)}" for member in contents.members),
+    ]
+
+
+def _changes(memberships: tuple[Membership, ...]) -> list[str]:
+    return [line for each in memberships for line in change(each.id, each.family, each.added, each.removed)]
+
+
+async def _restore_sets(namespace: Path, lines: list[str]) -> None:
+    if lines:
+        await run(namespace, ["ipset", "restore", "-exist"], "\n".join([*lines, ""]))
+
+
+async def _destroy(namespace: Path, name: str) -> None:
+    for attempt in range(1, DESTROY_ATTEMPTS + 1):
+        try:
+            await run(namespace, ["ipset", "destroy", name])
+        except CommandFailed as error:
+            if "in use" not in error.message or attempt == DESTROY_ATTEMPTS:
+                raise
+            await asyncio.sleep(DESTROY_PAUSE_SECONDS)
+        else:
+            return
