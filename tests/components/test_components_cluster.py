@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from tests.components.kubernetes.cluster import Cluster
 from tests.components.kubernetes.images import AGNHOST
 from tests.components.kubernetes.networks import refuse_default_route
 from tests.components.kubernetes.node import CGROUPS
+from tests.components.kubernetes.remains import sweep_dead_clusters
 from tests.components.namespaces import inside, inside_command
 from tests.components.nats_server import NatsServer
 from tests.components.waiting import until
+
+ROOT = Path(__file__).parent.parent.parent
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(240)]
 
@@ -108,13 +112,51 @@ async def test_one_with_nftables_and_both_families_works_and_leaves_nothing(node
     assert processes_of(tmp_path) == []
 
 
+async def test_what_a_killed_run_leaves_the_next_one_removes(node_binaries: Path, tmp_path: Path):
+    before = traces()
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _UP_FOR_EVER, str(tmp_path / "c"), str(node_binaries)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert run.stdout is not None
+    assert await asyncio.wait_for(run.stdout.readline(), 120) == b"up\n"
+    run.kill()
+    await run.wait()
+    assert traces() != before
+
+    sweep_dead_clusters()
+
+    assert traces() == before
+    assert processes_of(tmp_path) == []
+
+
+_UP_FOR_EVER = """
+import asyncio, pathlib, sys
+from tests.components.kubernetes.cluster import Cluster
+from tests.components.test_components_cluster import pod
+async def main():
+    cluster = Cluster(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    await cluster.up()
+    await cluster.apply(pod("left", "node1", "pause"))
+    await cluster.kubectl("wait", "pod", "left", "--for=condition=Ready", "--timeout=60s")
+    print("up", flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
 def traces() -> set[str]:
-    """What a careless end would leave: mounts, namespaces, sockets of shims, CNI results, records, log links."""
+    """What a careless end would leave: mounts, namespaces, sockets of shims, CNI results, records, log links, cgroups.
+
+    Only what clusters make; other tests may come and go at the same time.
+    """
     mounts = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()}
-    folders = ["/run/netns", "/run/containerd/s", "/run/containerd/runc/k8s.io", "/var/lib/cni/results"]
-    folders += ["/run/eastwest-tests", "/var/log/containers"]
-    entries = {str(path) for folder in folders for path in Path(folder).glob("*")}
-    return mounts | entries | {str(path) for pattern in ("ew*", "*/ew*") for path in CGROUPS.glob(pattern)}
+    places = [*Path("/run/netns").glob("cni-*"), *Path("/run/netns").glob("ew[0-9]*-*")]
+    for folder in ("/run/containerd/s", "/var/lib/cni/results", "/run/eastwest-tests", "/var/log/containers"):
+        places += Path(folder).glob("*")
+    places += [*CGROUPS.glob("ew[0-9]*"), *CGROUPS.glob("*/ew[0-9]*")]
+    return {mount for mount in mounts if "containerd" in mount or "kubelet" in mount} | {str(path) for path in places}
 
 
 def processes_of(folder: Path) -> list[str]:
