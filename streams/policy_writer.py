@@ -83,6 +83,11 @@ class PolicyWriter:
         """What this writer's newest fence names as the owner; empty before the first take-over."""
         return self._owned.token
 
+    @property
+    def token(self) -> str:
+        """The ownership of the last take-over; empty before the first."""
+        return self._owned.token
+
     async def take_over(self) -> Published:
         """Become the owner, and return what is published: complete, as of the fence.
 

@@ -89,8 +89,8 @@ class NodeView:
         """
         self.newest = max(self.newest, sequence)
         head, _, rest = tail.partition(".")
-        if head == "pod":
-            self._program(rest.rpartition(".")[2], sequence, payload)
+        if tail.startswith(self._prefix):
+            self._program(tail.removeprefix(self._prefix), sequence, payload)
         elif head == "set":
             identity, _, part = rest.partition(".")
             if known := self.sets.get(identity):

@@ -71,6 +71,8 @@ class PublishedSet:
             self.bits += 1
             by_index = cut(members, self.bits)
         self.parts = {index: Part(by_index.get(index, ())) for index in range(1 << self.bits)}
+        # An owner that died while it grew this set may have left some parts of the number of bits chosen now.
+        self.old = [name for name in self.old if name.bits != self.bits]
         return [self._message(index, snapshot(part)) for index, part in self.parts.items()]
 
     def add(self, members: frozenset[bytes]) -> list[Outgoing]:

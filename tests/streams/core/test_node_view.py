@@ -1,0 +1,163 @@
+"""Whatever happens to messages on their way, a node ends with what the owner published for it."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.policy import Policy
+from schemas.programs import Direction, Program, Rule
+from schemas.sets import SetKind, set_id
+from streams.core.node_view import NodeView
+from streams.core.publication import LARGEST_MEMBER, OVERHEAD
+from tests.streams.core.stream_model import StreamModel
+
+NODE = "n1"
+SETS = [set_id(SetKind.ADDRESSES, name) for name in "abc"]
+MEMBERS = [number.to_bytes(4, "big") for number in range(240)]
+PART_MEMBERS = 30
+
+
+def program(uid, names, node=NODE):
+    rules = tuple(Rule(id=name, policy="NetworkPolicy/a/b", sets=(name,)) for name in names)
+    return Program(uid=uid, namespace="a", name=uid, node=node, ingress=Direction(isolating=("p",), rules=rules))
+
+
+class Receiver:
+    """An enforcer reduced to what it was told, strict about what it was promised."""
+
+    def __init__(self):
+        self.programs = {}
+        self.sets = {}
+        self.mark = None
+        self.completes = 0
+
+    def apply(self, update):
+        gone = {change.id for change in update.sets if change.gone}
+        for change in update.sets:
+            if change.gone:
+                assert change.id in self.sets, "a set goes that was never there"
+                continue
+            assert not change.added & change.removed
+            members = self.sets.get(change.id, frozenset())
+            self.sets[change.id] = (members | change.added) - change.removed
+            if update.complete:
+                assert self.sets[change.id] == change.added, "a complete update's additions are all members"
+        for item in update.programs:
+            assert item.sets <= self.sets.keys() - gone, "a program names a set that is not known"
+            self.programs[item.uid] = item
+        for uid in update.gone:
+            assert self.programs.pop(uid, None), "a program goes that was never there"
+        for identity in gone:
+            del self.sets[identity]
+        if update.complete:
+            self.completes += 1
+            assert update.mark is not None
+            assert {item.uid for item in update.programs} == self.programs.keys()
+            assert {change.id for change in update.sets} - gone == self.sets.keys()
+        if update.mark is not None:
+            self.mark = update.mark
+
+
+def take_all(view, receiver):
+    while update := view.take():
+        receiver.apply(update)
+
+
+def settle(model, view, receiver):
+    """What the shell does until nothing is missing: fetch, and after a while doubt what a mark still waits for."""
+    for _ in range(20):
+        model.serve(view, NODE)
+        take_all(view, receiver)
+        if view.blocked():
+            view.doubt_missing()
+        elif not view.must_catch_up and not view.unproven and not any(known.broken for known in view.sets.values()):
+            return
+    raise AssertionError(f"does not come to rest: {view}")
+
+
+def expected(desired):
+    programs = {uid: item for (node, uid), item in desired.programs.items() if node == NODE}
+    named = frozenset().union(*(item.sets for item in programs.values()))
+    return programs, {name: desired.sets[name] for name in named}
+
+
+@st.composite
+def policies(draw, before):
+    """Mostly a few members more or less than *before*; sometimes other programs too."""
+    programs = list(before.programs.values())
+    if not programs or draw(st.integers(0, 3), label="programs change") == 0:
+        uids = draw(st.sets(st.sampled_from(["u1", "u2", "u3"])), label="uids")
+        programs = [program(uid, draw(st.sets(st.sampled_from(SETS), max_size=3)), NODE) for uid in sorted(uids)]
+        programs += [program("u9", draw(st.sets(st.sampled_from(SETS))), "n2")]
+    sets = {}
+    for name in sorted({name for item in programs for name in item.sets}):
+        first = draw(st.integers(0, len(MEMBERS)))
+        some = frozenset(MEMBERS[first : first + draw(st.sampled_from([0, 1, 3, 40, 120]))])
+        members = before.sets.get(name, frozenset())
+        sets[name] = members - some if draw(st.booleans(), label="lose") else members | some
+    return Policy(programs={(item.node, item.uid): item for item in programs}, sets=sets)
+
+
+@st.composite
+def on_their_way(draw, messages):
+    """*messages* as they arrive: some never, some twice, some late."""
+    if draw(st.booleans(), label="all well"):
+        return messages
+    arrived, late = [], []
+    for message in messages:
+        match draw(st.sampled_from(["well", "well", "well", "lost", "twice", "late"])):
+            case "well":
+                arrived.append(message)
+            case "twice":
+                arrived += [message, message]
+            case "late":
+                late.append(message)
+        if late and draw(st.booleans()):
+            arrived.append(late.pop(0))
+    return arrived + late
+
+
+happenings = st.sampled_from(["publish", "publish", "publish", "take over", "wipe", "crash", "heartbeat"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_loss_reordering_and_repetition_end_in_the_owners_state(data):
+    model = StreamModel(max_payload=OVERHEAD + LARGEST_MEMBER * PART_MEMBERS)
+    view, receiver = NodeView(NODE), Receiver()
+    revision = 0
+    for what in data.draw(st.lists(happenings, min_size=1, max_size=10), label="happenings"):
+        revision += 1
+        if what == "take over":
+            model.take_over()
+        elif what == "wipe":
+            model.live.clear()  # what the old server sent comes before the reconnect, or never
+            model.wipe()
+            view.forget()
+        elif what == "crash":
+            model.publish(data.draw(policies(model.desired)), revision, crash_after=data.draw(st.integers(0, 5)))
+            model.take_over()
+        elif what == "publish" or model.marking.last is None:
+            model.publish(data.draw(policies(model.desired)), revision)
+        else:
+            model.heartbeat()
+        sent, model.live = model.live, []
+        for message in data.draw(on_their_way(sent)):
+            view.live(*message)
+        if data.draw(st.booleans(), label="fetches succeed"):
+            model.serve(view, NODE)
+        take_all(view, receiver)
+        if receiver.mark and receiver.mark.revision == revision:
+            assert (receiver.programs, receiver.sets) == expected(model.desired), "marked, and not all there"
+        if view.blocked() and data.draw(st.booleans(), label="late"):
+            view.doubt_missing()
+
+    last = data.draw(policies(model.desired), label="last")
+    model.publish(last, revision + 1)
+    model.heartbeat()
+    view.live(*model.live[-1])  # some heartbeat is heard in the end
+    settle(model, view, receiver)
+
+    assert receiver.mark is not None
+    assert receiver.mark.revision == revision + 1
+    assert (receiver.programs, receiver.sets) == expected(last)
+    assert receiver.completes
