@@ -95,7 +95,7 @@ def judge_ingress(program: Program | None, flow: Flow, members: Members, node: C
         return INFRASTRUCTURE
     if flow.source in node:
         return OWN_NODE
-    return _judge_rules(program.ingress, flow.source, flow, members)
+    return judge_rules(program.ingress, flow.source, flow, members)
 
 
 def judge_egress(program: Program | None, flow: Flow, members: Members, node: Collection[bytes] = ()) -> Judgement:
@@ -116,10 +116,11 @@ def judge_egress(program: Program | None, flow: Flow, members: Members, node: Co
         return Judgement(verdict=Verdict.BLOCKED, reason=Reason.VIRTUAL, isolating=direction.isolating)
     if flow.destination in node:
         return OWN_NODE
-    return _judge_rules(direction, flow.destination, flow, members)
+    return judge_rules(direction, flow.destination, flow, members)
 
 
-def _judge_rules(direction: Direction, peer: bytes, flow: Flow, members: Members) -> Judgement:
+def judge_rules(direction: Direction, peer: bytes, flow: Flow, members: Members) -> Judgement:
+    """Judge *flow* by a direction's rules alone: *peer* is neither the own node nor a virtual address."""
     for rule in direction.rules:
         if _matches(rule, peer, flow, members):
             return Judgement(verdict=Verdict.ALLOWED, reason=Reason.RULE, rule=rule.id, policy=rule.policy)

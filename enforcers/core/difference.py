@@ -83,7 +83,10 @@ def compare(desired: Desired, observed: Observed, sets: Sets) -> Patch:
 
     Raises `KeyError` for a set that *sets* lacks: a rule about an unknown set must not become one about an empty set.
     """
-    create, replace, gain, lose = [], [], [], []
+    create: list[Contents] = []
+    replace: list[Contents] = []
+    gain: list[Membership] = []
+    lose: list[Membership] = []
     keys = {(identity, family) for identity in desired.sets for family in FAMILIES}
     for identity, family in sorted(keys):
         there = observed.sets.get((identity, family))
@@ -111,7 +114,10 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
 
     Raises `KeyError` as `compare` does.
     """
-    create, replace, gain, lose = [], [], [], []
+    create: list[Contents] = []
+    replace: list[Contents] = []
+    gain: list[Membership] = []
+    lose: list[Membership] = []
     for identity in sorted(desired.sets):
         step = sets[identity].since(known.versions[identity]) if identity in known.versions else None
         if step is None:

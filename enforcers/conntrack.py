@@ -1,0 +1,57 @@
+"""The connection table of one namespace: list what carries our mark, take the mark away."""
+
+import errno
+import socket
+from pathlib import Path
+
+from enforcers.core import connections
+from enforcers.core.connections import Connection, Endpoints
+from enforcers.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def marked(path: Path, mark: int) -> list[Connection]:
+    """Every connection in the namespace that has all bits of *mark*; 0: every connection.
+
+    Raises `NoNamespace`, `NetlinkRefused`. Blocks the caller for about a microsecond per entry.
+    """
+    found: list[Connection] = []
+    with NetlinkSocket(path, NETLINK_NETFILTER) as netlink:
+        for family in FAMILIES:
+            for _, body in netlink.dump(connections.dump_request(family, mark)):
+                connection = connections.parse(body)
+                if connection is not None and connection.mark & mark == mark:
+                    found.append(connection)
+    return found
+
+
+def unmark(path: Path, mark: int, cut: list[Connection]) -> int:
+    """Clear the bits *mark* of the connections *cut*; return how many there still were."""
+    return _each(path, [connections.mark_request(each, mark, 0) for each in cut])
+
+
+def forget(path: Path, ended: list[Connection]) -> int:
+    """Delete entries: at the end of tracking, or they would later be taken for connections that rules allowed."""
+    return _each(path, [connections.delete_request(each) for each in ended])
+
+
+def _each(path: Path, requests: list[bytes]) -> int:
+    done = 0
+    if not requests:
+        return done
+    with NetlinkSocket(path, NETLINK_NETFILTER) as netlink:
+        for request in requests:
+            try:
+                netlink.request(request)
+            except NetlinkRefused as error:
+                if error.number != errno.ENOENT:  # ended by itself meanwhile
+                    raise
+            else:
+                done += 1
+    return done
+
+
+def translations(path: Path) -> dict[Endpoints, Endpoints]:
+    """What a node's table says about where each connection really goes: original → reply direction."""
+    return {each.original: each.reply for each in marked(path, 0) if each.original.destination != each.reply.source}
