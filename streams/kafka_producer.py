@@ -79,6 +79,9 @@ class KafkaProducer:
                 max_batch_size=self._topic.max_message_bytes,
                 request_timeout_ms=self._request_ms,
             )
+            # It fails a batch that has had no leader for one request timeout (a broker that restarts tidily), although
+            # it would deliver it in the end; there is no setting for it. Ours is the only deadline.
+            producer._message_accumulator._batch_ttl = self._append_seconds
             self._producer = producer
             try:
                 with translating(self._bootstrap):

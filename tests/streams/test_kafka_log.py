@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
@@ -49,9 +49,32 @@ async def pause(broker: KafkaBroker) -> None:
     await until("every thread of the broker to stand still", stands_still)
 
 
-async def test_a_broker_killed_amid_writes_and_reads_loses_repeats_and_reorders_nothing(world: KafkaWorld) -> None:
+async def kill_and_start(broker: KafkaBroker) -> None:
+    await broker.kill()
+    await broker.start()
+
+
+async def stop_and_start(broker: KafkaBroker) -> None:
+    await broker.stop()
+    await broker.start()
+
+
+async def hang_past_the_request_timeout(broker: KafkaBroker) -> None:
+    """So that requests are repeated which the broker has taken and answers later."""
+    await pause(broker)
+    try:
+        await asyncio.sleep(1.5)
+    finally:
+        os.kill(broker.process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("disturb", [kill_and_start, stop_and_start, hang_past_the_request_timeout])
+async def test_a_broker_disturbed_amid_writes_and_reads_loses_repeats_and_reorders_nothing(
+    world: KafkaWorld, disturb: Callable[[KafkaBroker], Awaitable[None]]
+) -> None:
     topic = fresh_topic()
-    log, elsewhere = await world.open(topic, append_seconds=60), await world.open(topic)
+    log = await world.open(topic, append_seconds=60, request_seconds=1.0)
+    elsewhere = await world.open(topic)
     acknowledged: list[int] = []
     seen: list[Record] = []
 
@@ -62,11 +85,10 @@ async def test_a_broker_killed_amid_writes_and_reads_loses_repeats_and_reorders_
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(follow_into(elsewhere, seen), name="follow")
         writing = tasks.create_task(write(), name="write")
-        for kill_at in (2000, 5000):
-            await until(f"{kill_at} acknowledged", lambda at=kill_at: len(acknowledged) >= at, poll_seconds=0.001)
+        for disturb_at in (2000, 5000):
+            await until(f"{disturb_at} records", lambda at=disturb_at: len(acknowledged) >= at, poll_seconds=0.001)
             assert not writing.done()
-            await world.broker.kill()
-            await world.broker.start()
+            await disturb(world.broker)
         await asyncio.wait_for(writing, 60)
         await until("the follower to see the last record", lambda: len(seen) >= 10_000)
         following.cancel()
@@ -259,6 +281,20 @@ async def test_foreign_records_without_a_key_or_with_a_broken_one_are_read(world
         ("", b"no key"),
         ("��", b"broken key"),
     ]
+
+
+async def test_offsets_without_records_are_passed_over_also_at_the_end(world: KafkaWorld) -> None:
+    log = await world.open(fresh_topic(cleanup="delete"))
+    async with AIOKafkaProducer(bootstrap_servers=world.broker.bootstrap, transactional_id=log.topic.name) as producer:
+        for number in (b"0", b"2"):  # each commit takes an offset of its own
+            async with producer.transaction():
+                await producer.send(log.topic.name, number, key=b"k")
+
+    assert await log.end() == 4
+    async with asyncio.timeout(10):
+        assert [record.offset for record in await everything(log)] == [0, 2]
+        assert await everything(log, 3) == []
+    assert await log.append(numbered(1, start=4)) == [4]
 
 
 async def test_a_batch_damaged_on_the_brokers_disk_is_named_by_its_offset(world: KafkaWorld) -> None:
