@@ -23,10 +23,12 @@ from processors.core.reading import Poison
 from processors.dead_letters import DeadLetters
 from processors.inventory_publishing import publish_inventory
 from processors.metrics import Metrics
+from processors.reporting import VERSION, now, report_status
 from processors.settings import ProcessorSettings
 from processors.vacancy import Vacancy
 from schemas import names
 from schemas.policy import PolicyChange
+from schemas.status import ProcessorStatus
 from streams.backoff import Backoff
 from streams.batches import Batches
 from streams.core.difference import difference
@@ -70,6 +72,8 @@ class ClusterProcessor:
         self._turn = asyncio.Lock()  # folding and sending are one step: what is sent next follows what was sent before
         self._advanced = asyncio.Event()
         self._writer: PolicyWriter | None = None
+        self._role_changed = asyncio.Event()
+        self._problems: tuple[str, ...] = ()
         self._log = _log.bind(cluster=cluster, processor=settings.name)
         health.set_ready(self._condition, False, "folding the log")
 
@@ -91,6 +95,7 @@ class ClusterProcessor:
             intake = tasks.create_task(self._take_in(), name=f"{self.cluster}: take-in")
             work = tasks.create_task(self._work_off(), name=f"{self.cluster}: work-off")
             owning = tasks.create_task(self._own_whenever_vacant(), name=f"{self.cluster}: owning")
+            reporting = tasks.create_task(self._report(), name=f"{self.cluster}: status")
             await first_of(intake, stop)
             intake.cancel()
             await finished(work, within_seconds=self._settings.drain_seconds)
@@ -98,8 +103,36 @@ class ClusterProcessor:
                 settling = tasks.create_task(_settled(self._writer), name=f"{self.cluster}: settling")
                 await finished(settling, within_seconds=self._settings.drain_seconds)
                 settling.cancel()
-            work.cancel()
-            owning.cancel()
+            for task in (work, owning, reporting):
+                task.cancel()
+
+    async def _report(self) -> None:
+        await report_status(
+            self._bus,
+            self.cluster,
+            self.status,
+            self._role_changed,
+            replicas=self._settings.replicas,
+            seconds=self._settings.status_seconds,
+        )
+
+    def status(self) -> ProcessorStatus:
+        """What it says of itself."""
+        writer = self._writer
+        mark = writer.mark if writer is not None else None
+        if mark is not None:
+            self._metrics.marked.labels(self.cluster).set(mark.revision)
+        return ProcessorStatus(
+            name=self._settings.name,
+            version=VERSION,
+            heartbeat=now(),
+            owner=self.owns,
+            token=writer.token if writer is not None else "",
+            revision=self.fold.revision,
+            marked=mark.revision if mark is not None else -1,
+            lag=len(self._inbox),
+            problems=self._problems,
+        )
 
     # --- folding -----------------------------------------------------------------------------------------------------
 
@@ -181,6 +214,18 @@ class ClusterProcessor:
                 backoff.reset()
             await backoff.wait()
 
+    def _note_loss(self, reason: StreamError) -> None:
+        """A standby is as ready as an owner; only what does not mend itself is a problem."""
+        self._metrics.owner.labels(self.cluster).set(0)
+        self._role_changed.set()
+        if isinstance(reason, Fenced):
+            self._log.warning("another processor took over", reason=str(reason))
+            return
+        self._log.warning("the policy stream is not surely owned any more", reason=str(reason))
+        if not (reason.retriable or isinstance(reason, OutcomeUnknown)):
+            self._problems = (str(reason),)
+            self._health.set_ready(self._condition, False, str(reason))
+
     async def _own(self) -> StreamError:
         """Take over and publish until that ends; return why it did."""
         writer = PolicyWriter(self._bus, self.cluster, self._settings.name, replicas=self._settings.replicas)
@@ -213,6 +258,8 @@ class ClusterProcessor:
             await self._send(writer, change)
         self._metrics.owner.labels(self.cluster).set(1)
         self._health.set_ready(self._condition, True)
+        self._problems = ()
+        self._role_changed.set()
         self._log.info(
             "publishing",
             revision=self.fold.revision,

@@ -25,6 +25,7 @@ from streams.inventory_bucket import read_inventory
 from streams.log import Entry, Log
 from streams.nats_bus import NatsBus
 from streams.sqlite_log import SqliteLogs
+from streams.status import read_status
 from streams.stream_reading import read_stream
 from streams.telemetry import Health
 from tests.components.waiting import until
@@ -121,7 +122,9 @@ async def world(nats, tmp_path: Path) -> AsyncIterator[World]:
 async def running(world: World, name: str, **changes: object) -> AsyncIterator[asyncio.Task[None]]:
     """A processor with its own connection; drained at the end, unless the test killed it."""
     settings = ProcessorSettings(
-        name=name, cluster=world.cluster, **{"take_over_seconds": 1.0, "inventory_seconds": 0.05} | changes
+        name=name,
+        cluster=world.cluster,
+        **{"take_over_seconds": 1.0, "inventory_seconds": 0.05, "status_seconds": 0.5} | changes,
     )
     stop = asyncio.Event()
     async with NatsBus(world.url) as bus:
@@ -169,6 +172,19 @@ async def test_a_log_becomes_programs_sets_and_reports(world):
             return "container-workload.shop.web" not in await read_inventory(world.bus, world.cluster)
 
         await until("the report to be gone", gone, ignoring=(ReadFailed,))
+
+
+async def test_a_processor_says_whether_it_owns_and_how_far_it_is(world):
+    revision = await world.begin()
+    async with running(world, "one"), running(world, "two"):
+        await world.marked(revision)
+
+        async def roles() -> dict[str, bool]:
+            heard = (found.status for found in (await read_status(world.bus, world.cluster)).values())
+            found = {status.name: status.owner for status in heard if status.revision >= revision}
+            return found if sorted(found.values()) == [False, True] else {}
+
+        assert sorted(await until("both to speak", roles, ignoring=(ReadFailed,))) == ["one", "two"]
 
 
 async def test_nothing_is_published_before_every_kind_is_listed(world):

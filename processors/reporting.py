@@ -1,0 +1,58 @@
+"""What a processor says of itself for each of its clusters."""
+
+import asyncio
+import importlib.metadata
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from schemas.status import ProcessorStatus
+from streams.backoff import Backoff
+from streams.errors import StreamError
+from streams.nats_bus import NatsBus
+from streams.status import create_status_stream, publish_status
+
+VERSION: Final = importlib.metadata.version("eastwest")
+
+_log = structlog.get_logger("processors.reporting")
+
+
+def now() -> str:
+    """This moment as RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def report_status(
+    bus: NatsBus,
+    cluster: str,
+    describe: Callable[[], ProcessorStatus],
+    changed: asyncio.Event,
+    *,
+    replicas: int,
+    seconds: float,
+) -> None:
+    """Say what *describe* returns every so many *seconds*, and when *changed* is set, for ever.
+
+    A stream that cannot be reached, or was lost, costs heartbeats and nothing else.
+    """
+    backoff, made_for = Backoff(limit_seconds=seconds), -1
+    while True:
+        changed.clear()
+        try:
+            if made_for != bus.generation:  # the server may have come back without its store
+                generation = bus.generation
+                await create_status_stream(bus, cluster, replicas=replicas)
+                made_for = generation
+            await publish_status(bus, cluster, describe())
+        except StreamError as error:
+            _log.debug("status not sent", cluster=cluster, reason=str(error))
+            await backoff.wait()
+            continue
+        backoff.reset()
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            pass
