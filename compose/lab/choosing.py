@@ -13,7 +13,16 @@ from compose.lab.manifests import InvalidManifest
 from compose.lab.namespaces import CommandFailed, NoNamespace
 from compose.lab.plan import Plan
 
-EXPLAINED: Final = (NotCapable, InvalidManifest, NotClosed, NotReady, CommandFailed, NoNamespace)
+EXPLAINED: Final = (
+    NotCapable,
+    InvalidManifest,
+    NotClosed,
+    NotReady,
+    CommandFailed,
+    NoNamespace,
+    PermissionError,
+    FileNotFoundError,
+)
 """Errors whose message says all that a user needs."""
 
 

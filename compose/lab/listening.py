@@ -34,6 +34,8 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True, order=True):
     port: int
     identity: str
     """``namespace/name`` of the Pod, or `OUTSIDE`."""
+    incarnation: str = ""
+    """Of the namespace: the server of a Pod that was replaced by one of the same name is another server."""
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -48,14 +50,15 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 def listeners_of(plan: Plan, ports: Iterable[tuple[str, int]]) -> set[Listener]:
     """A server on every (protocol, port) at every address of every Pod of *plan*, and at every outside address."""
-    places = {(plan.outside, address): OUTSIDE for address in plan.externals}
+    places = {(plan.outside, address): (OUTSIDE, "") for address in plan.externals}
     for planned in plan.pods:
         for address in planned.pod.addresses:
-            places.setdefault((planned.netns, address), planned.key)
+            places.setdefault((planned.netns, address), (planned.key, planned.link))
+    wanted = tuple(ports)
     return {
-        Listener(netns=netns, address=address, protocol=protocol, port=port, identity=identity)
-        for (netns, address), identity in places.items()
-        for protocol, port in ports
+        Listener(netns=netns, address=address, protocol=protocol, port=port, identity=identity, incarnation=incarnation)
+        for (netns, address), (identity, incarnation) in places.items()
+        for protocol, port in wanted
     }
 
 
@@ -79,6 +82,7 @@ class Listeners:
         """Everything received since the start, refused or answered."""
         self._servers: dict[Listener, socket.socket] = {}
         self._connections: dict[Listener, set[socket.socket]] = {}
+        self._ports: dict[tuple[str, str, str], set[int]] = {}
 
     def __repr__(self) -> str:
         return f"Listeners({len(self._servers)} servers, {sum(map(len, self._connections.values()))} connections)"
@@ -101,6 +105,9 @@ class Listeners:
             self._close(listener)
         missing = sorted(target - self._servers.keys())
         inside_each((listener.netns, functools.partial(self._open, listener)) for listener in missing)
+        self._ports = {}
+        for listener in self._servers:
+            self._ports.setdefault((listener.netns, listener.address, listener.protocol), set()).add(listener.port)
         loop = asyncio.get_running_loop()
         for listener in missing:
             server = self._servers[listener]
@@ -132,10 +139,9 @@ class Listeners:
             loop.remove_reader(open_socket)
             open_socket.close()
 
-    def _arrived(self, listener: Listener, source: str) -> None:
-        self.arrivals[
-            Arrival(identity=listener.identity, protocol=listener.protocol, port=listener.port, source=source)
-        ] += 1
+    def _arrived(self, listener: Listener, port: int, source: str) -> None:
+        arrival = Arrival(identity=listener.identity, protocol=listener.protocol, port=port, source=source)
+        self.arrivals[arrival] += 1
 
     def _accept(self, listener: Listener, server: socket.socket) -> None:
         """Take every waiting connection: one wake-up may stand for many."""
@@ -147,7 +153,7 @@ class Listeners:
                 return
             except ConnectionAbortedError:  # reset while it waited
                 continue
-            self._arrived(listener, peer[0])
+            self._arrived(listener, listener.port, peer[0])
             connection.setblocking(False)
             self._connections.setdefault(listener, set()).add(connection)
             loop.add_reader(connection, self._answer_stream, listener, connection)
@@ -170,7 +176,7 @@ class Listeners:
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, peer = server.recvfrom(4096)
-                self._arrived(listener, peer[0])
+                self._arrived(listener, listener.port, peer[0])
                 with contextlib.suppress(PermissionError):  # the Pod's own rules drop the answer
                     server.sendto(_answer(data, listener), peer)
 
@@ -179,20 +185,17 @@ class Listeners:
             while True:
                 data, peer = server.recvfrom(4096)
                 asked = sctp.decode(sctp.without_ip_header(data, family(listener.address)))
-                # A raw socket sees every port of its address; each listener answers for its own.
-                if asked is None or asked.chunk != sctp.INIT or asked.destination_port != listener.port:
+                if asked is None or asked.chunk != sctp.INIT or not self._answers_for(listener, asked.destination_port):
                     continue
-                self._arrived(listener, peer[0])
-                answer = sctp.Packet(
-                    source_port=asked.destination_port,
-                    destination_port=asked.source_port,
-                    tag=asked.initiate_tag,
-                    chunk=sctp.INIT_ACK,
-                    initiate_tag=asked.initiate_tag ^ 0xFFFFFFFF or 1,
-                    cookie=listener.identity.encode(),
-                )
+                self._arrived(listener, asked.destination_port, peer[0])
+                answer = sctp.answer(asked, listener.identity if asked.destination_port == listener.port else None)
                 with contextlib.suppress(PermissionError):
                     server.sendto(sctp.encode(answer), (peer[0], 0))
+
+    def _answers_for(self, listener: Listener, port: int) -> bool:
+        """A raw socket sees every port of its address: each listener answers for its own, one refuses the others'."""
+        here = self._ports[(listener.netns, listener.address, listener.protocol)]
+        return port == listener.port or (port not in here and listener.port == min(here))
 
 
 def _answer(data: bytes, listener: Listener) -> bytes:

@@ -91,6 +91,18 @@ def decode(data: bytes) -> Packet | None:
     )
 
 
+def answer(asked: Packet, identity: str | None) -> Packet:
+    """What a server says to an INIT: INIT ACK with its *identity*, or ABORT where there is none."""
+    return Packet(
+        source_port=asked.destination_port,
+        destination_port=asked.source_port,
+        tag=asked.initiate_tag,
+        chunk=ABORT if identity is None else INIT_ACK,
+        initiate_tag=(asked.initiate_tag ^ 0xFFFFFFFF) or 1,
+        cookie=(identity or "").encode(),
+    )
+
+
 def without_ip_header(data: bytes, version: int) -> bytes:
     """What a raw socket received, from the transport header on: only IPv4 sockets show the IP header, raw(7)."""
     return data[(data[0] & 0x0F) * 4 :] if version == 4 and data else data

@@ -72,6 +72,8 @@ def write(state: State, root: Path) -> None:
     """Put *state* in place of what was there, at once."""
     directory = directory_of(state.plan.lab, root)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if root.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{root} belongs to someone else")
     new = directory / f"{FILE}.new"
     new.write_bytes(msgspec.json.encode(state))
     new.rename(directory / FILE)

@@ -1,8 +1,10 @@
 """The lab's network with real packets."""
 
 import asyncio
+import contextlib
 import subprocess
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from compose.lab.network import Lab
 from compose.lab.plan import LabNode, LabPod, Layout, VirtualPort
 from compose.lab.probing import Outcome, Probe, probe_all
 from compose.lab.removing import existing
+from compose.lab.sockets import make
 from compose.lab.wiring import wire
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("capable")]
@@ -100,16 +103,17 @@ async def test_sctp_that_is_dropped_never_arrives(lab_root: Path) -> None:
 
 
 async def test_a_closed_port_is_refused_and_an_unknown_address_unreachable(lab_root: Path) -> None:
-    async with Lab(Layout(pods=TRIO), root=lab_root) as lab:
+    async with Lab(Layout(pods=TRIO), root=lab_root) as lab, Listeners() as listeners:
+        listeners.want(listeners_of(lab.plan, PORTS))
         netns = lab.pod("x/a").netns
         closed = [
             Probe(source="x/a", netns=netns, destination="x/c", address="10.244.1.12", protocol=protocol, port=9)
-            for protocol in ("TCP", "UDP")
+            for protocol in ("TCP", "UDP", "SCTP")
         ]
         nowhere = Probe(source="x/a", netns=netns, destination="?", address="8.8.8.8", protocol="UDP", port=53)
         answers = await probe_all([*closed, nowhere])
 
-    assert [answers[probe].outcome for probe in closed] == [Outcome.REFUSED, Outcome.REFUSED]
+    assert [answers[probe].outcome for probe in closed] == [Outcome.REFUSED] * 3
     assert answers[nowhere].outcome is Outcome.UNREACHABLE
 
 
@@ -222,13 +226,16 @@ async def test_pods_come_go_move_and_change_their_address_live(lab_root: Path) -
 
 
 async def test_a_pod_of_the_same_name_with_another_uid_gets_a_fresh_namespace(lab_root: Path) -> None:
-    async with Lab(Layout(pods=TRIO), root=lab_root) as lab:
+    async with Lab(Layout(pods=TRIO), root=lab_root) as lab, Listeners() as listeners:
+        listeners.want(listeners_of(lab.plan, PORTS))
         in_pod(lab, "x/a", "iptables", "-A", "INPUT", "-j", "DROP")
         successor = pod("a", "10.244.1.10", "fd00:1::10", node="node-1", uid="another")
         await lab.apply(Layout(pods=(successor, *TRIO[1:])))
+        listeners.want(listeners_of(lab.plan, PORTS))
 
         assert "DROP" not in in_pod(lab, "x/a", "iptables", "-S", "INPUT")
-        assert set((await matrix(lab, 4)).values()) == {Outcome.REACHABLE}
+        answers = await probe_all(full_matrix(lab.plan, PORTS))
+        assert {answer.outcome for answer in answers.values()} == {Outcome.REACHABLE}
 
 
 async def test_nothing_leads_out_of_the_lab(lab_root: Path) -> None:
@@ -264,6 +271,27 @@ async def test_a_lab_leaves_nothing_behind(lab_root: Path) -> None:
     assert open_files() == descriptors
     assert len(asyncio.all_tasks()) == tasks
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("inside")] == []
+
+
+async def test_silence_of_a_busy_machine_is_not_taken_for_a_drop(lab_root: Path) -> None:
+    async with Lab(Layout(pods=TRIO), root=lab_root) as lab, Listeners() as listeners:
+        listeners.want(listeners_of(lab.plan, PORTS))
+        loop = asyncio.get_running_loop()
+        loop.call_later(0, time.sleep, 0.4)  # the loop is stuck, and with it the servers, for longer than the limit
+        answers = await probe_all(full_matrix(lab.plan, PORTS), timeout_seconds=0.2)
+
+    assert {answer.outcome for answer in answers.values()} == {Outcome.REACHABLE}
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_asked_twice(lab_root: Path) -> None:
+    async with Lab(Layout(pods=TRIO), root=lab_root) as lab:
+        with contextlib.closing(namespaces.inside(lab.pod("x/b").netns, lambda: make("TCP", "10.244.1.11"))) as mute:
+            mute.bind(("10.244.1.11", 80))
+            mute.listen()
+            probes = full_matrix(lab.plan, [("TCP", 80)], version=4, sources=["x/a"])
+            answers = await probe_all([probe for probe in probes if probe.destination == "x/b"])
+
+    assert [(answer.outcome, answer.attempts) for answer in answers.values()] == [(Outcome.BLOCKED, 2)]
 
 
 async def test_labs_live_side_by_side(lab_root: Path) -> None:
