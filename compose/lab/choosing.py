@@ -8,10 +8,10 @@ import click
 
 from compose.lab import state
 from compose.lab.capability import NotCapable, ensure_capable, join
-from compose.lab.checking import NotClosed, NotReady
-from compose.lab.manifests import InvalidManifest
+from compose.lab.cluster.manifests import InvalidManifest
 from compose.lab.namespaces import CommandFailed, NoNamespace
 from compose.lab.plan import Plan
+from compose.lab.wires.checking import NotClosed, NotReady
 
 EXPLAINED: Final = (
     NotCapable,

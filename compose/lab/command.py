@@ -13,18 +13,19 @@ import click
 import msgspec
 from rich.console import Console
 
-from compose.lab import namespaces, removing, showing, state
+from compose.lab import namespaces, showing, state
 from compose.lab.capability import ensure_capable
 from compose.lab.choosing import explained, pod_key, running_lab, running_plan
-from compose.lab.control_plane import ControlPlane
+from compose.lab.cluster.control_plane import ControlPlane
+from compose.lab.cluster.manifests import read_manifests
+from compose.lab.cluster.reading import read_layout
 from compose.lab.listening import Listeners, declared_listeners, listeners_of
-from compose.lab.manifests import read_manifests
 from compose.lab.matrix import cells, declared_matrix, full_matrix, service_probes
 from compose.lab.network import Lab
 from compose.lab.plan import Layout
 from compose.lab.probing import DROP_SECONDS, probe_all
-from compose.lab.reading import read_layout
-from compose.lab.sockets import PROTOCOLS
+from compose.lab.talk.sockets import PROTOCOLS
+from compose.lab.wires import removing
 from streams.lifecycle import serve
 
 DOWN_SECONDS: Final = 10.0

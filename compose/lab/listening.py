@@ -15,10 +15,10 @@ from typing import Final, Self
 
 import msgspec
 
-from compose.lab import sctp
 from compose.lab.namespaces import inside_each
 from compose.lab.plan import Plan, family
-from compose.lab.sockets import is_stream, make
+from compose.lab.talk import sctp
+from compose.lab.talk.sockets import is_stream, make
 
 OUTSIDE: Final = "outside"
 """The identity of every address beyond the cluster."""

@@ -19,12 +19,12 @@ from typing import Any, Final, Self
 import msgspec
 
 from compose.lab import namespaces, state
-from compose.lab.checking import NotReady, check_closed, wait_until_forwarding
-from compose.lab.conversing import Conversation
 from compose.lab.plan import Layout, Plan, PlannedPod, VirtualPort, family, make_plan
-from compose.lab.removing import delete, discard, existing, sweep
-from compose.lab.translation import translate
-from compose.lab.wiring import BRIDGE_SYSCTLS, HOST, Batch, Wiring, changes, wire
+from compose.lab.talk.conversing import Conversation
+from compose.lab.wires.checking import NotReady, check_closed, wait_until_forwarding
+from compose.lab.wires.removing import delete, discard, existing, sweep
+from compose.lab.wires.translation import translate
+from compose.lab.wires.wiring import BRIDGE_SYSCTLS, HOST, Batch, Wiring, changes, wire
 
 PARALLEL: Final = 4
 """Commands at a time: nearly all their time is spent under the kernel's one rtnl lock."""

@@ -19,10 +19,10 @@ from typing import Final
 
 import msgspec
 
-from compose.lab import sctp
 from compose.lab.namespaces import inside_each
 from compose.lab.plan import family
-from compose.lab.sockets import is_stream, make
+from compose.lab.talk import sctp
+from compose.lab.talk.sockets import is_stream, make
 
 DROP_SECONDS: Final = 0.25
 """How long silence must last to mean a drop. On the machine itself an answer takes well under a millisecond."""

@@ -173,7 +173,7 @@ def test_a_manifest_that_cannot_be_read_is_named(terminal: Terminal) -> None:
     bad.write_text("kind: Pod\nmetadata: {name: p}\n---\nkind: Pod\nmetadata: {name: q}\nspec: {containers: 7}\n")
     done = terminal.run("lab", "up", "-f", "bad.yaml")
     assert done.returncode == 1
-    assert "bad.yaml, document 2: Pod q: Expected `array | null`, got `int`" in done.stderr
+    assert "bad.yaml, document 2: Pod default/q: Expected `array | null`, got `int`" in done.stderr
 
 
 @pytest.mark.parametrize("command", [[], ["up"], ["probe"], ["exec"], ["down"], ["list"]])

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from compose.lab import namespaces
-from compose.lab.conversing import Conversation
 from compose.lab.listening import Listeners, listeners_of
 from compose.lab.network import Lab
 from compose.lab.plan import LabPod, Layout
+from compose.lab.talk.conversing import Conversation
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("capable")]
 

@@ -12,7 +12,7 @@ import pytest
 from compose.lab import state
 from compose.lab.network import Lab
 from compose.lab.plan import LabPod, Layout, Plan
-from compose.lab.removing import existing, sweep
+from compose.lab.wires.removing import existing, sweep
 from tests.components.waiting import until
 
 HOLD_A_LAB = """

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from compose.lab import namespaces, state
-from compose.lab.checking import NotClosed, check_closed
 from compose.lab.listening import Arrival, Listeners, listeners_of
 from compose.lab.matrix import full_matrix, service_probes
 from compose.lab.network import Lab
 from compose.lab.plan import LabNode, LabPod, Layout, VirtualPort
 from compose.lab.probing import Outcome, Probe, probe_all
-from compose.lab.removing import existing
-from compose.lab.sockets import make
-from compose.lab.wiring import wire
+from compose.lab.talk.sockets import make
+from compose.lab.wires.checking import NotClosed, check_closed
+from compose.lab.wires.removing import existing
+from compose.lab.wires.wiring import wire
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("capable")]
 

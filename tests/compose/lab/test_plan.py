@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from compose.lab.plan import LabNode, LabPod, Layout, Plan, make_plan, spread
-from compose.lab.wiring import FABRIC, HOST, NODE, changes, wire
+from compose.lab.wires.wiring import FABRIC, HOST, NODE, changes, wire
 
 
 def pod(name: str, *addresses: str, **more) -> LabPod:

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from compose.lab.control_plane import ControlPlane
-from compose.lab.endpoints import endpoint_slices
-from compose.lab.manifests import InvalidManifest, read_manifests
+from compose.lab.cluster.control_plane import ControlPlane
+from compose.lab.cluster.endpoints import endpoint_slices
+from compose.lab.cluster.manifests import InvalidManifest, read_manifests
+from compose.lab.cluster.reading import pod_addresses, read_layout
 from compose.lab.plan import make_plan
-from compose.lab.reading import pod_addresses, read_layout
 from schemas.objects import EndpointSlice, KubernetesObject, Namespace, Node, Pod, Service
 
 
@@ -188,8 +188,8 @@ def test_manifests_of_all_shapes_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("kind: Pod\nmetadata: {name: p}\nspec: {containers: 7}", "Pod p: Expected"),
-        ("kind: Pod\nmetadata: {}", "Pod without a name"),
+        ("kind: Pod\nmetadata: {name: p}\nspec: {containers: 7}", "Pod default/p: Expected"),
+        ("kind: Pod\nmetadata: {}", "a Pod without metadata.name"),
         ("kind: [", "while parsing"),
     ],
 )

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compose.lab import sctp
+from compose.lab.talk import sctp
 
 ports = st.integers(0, 65535)
 tags = st.integers(1, 0xFFFFFFFF)

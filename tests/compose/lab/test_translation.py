@@ -1,7 +1,7 @@
 """Services as a node's rules."""
 
 from compose.lab.plan import VirtualPort
-from compose.lab.translation import translate
+from compose.lab.wires.translation import translate
 
 WEB = VirtualPort(
     service="x/web",

@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from compose.lab.namespaces import inside
 from compose.lab.probing import DROP_SECONDS
-from compose.lab.sockets import is_stream, make
+from compose.lab.talk.sockets import is_stream, make
 
 CONNECT_SECONDS: Final = 5.0
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from compose.lab.reading import SERVICE_NAME, containers_with_ports, has_sandbox, pod_addresses
+from compose.lab.cluster.reading import SERVICE_NAME, containers_with_ports, has_sandbox, pod_addresses
+from producers.core.manifests import made_uid
 from schemas.objects import (
     Endpoint,
     EndpointConditions,
@@ -96,5 +97,4 @@ def _families(service: Service) -> tuple[str, ...]:
 
 def with_uid(kind: str, meta: Meta) -> Meta:
     """*meta* with a uid: an object that states none has one that follows from its name."""
-    uid = hashlib.sha256(f"{kind}/{meta.namespace}/{meta.name}".encode()).hexdigest()[:32]
-    return meta if meta.uid else replace(meta, uid=uid)
+    return meta if meta.uid else replace(meta, uid=made_uid(kind, meta.namespace, meta.name))

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from compose.lab import namespaces
-from compose.lab.wiring import Wiring
+from compose.lab.wires.wiring import Wiring
 
 READY_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.005

@@ -24,7 +24,7 @@ SERVICE_NAME = "kubernetes.io/service-name"
 def read_layout(objects: Iterable[KubernetesObject], *, externals: Sequence[str] = ()) -> Layout:
     """The layout that *objects* describe; kinds that say nothing about the network are passed over.
 
-    A Service without EndpointSlices has no endpoints: see `compose.lab.control_plane` for who makes them.
+    A Service without EndpointSlices has no endpoints: see `compose.lab.cluster.control_plane` for who makes them.
     """
     known = list(objects)
     slices = [item for item in known if isinstance(item, EndpointSlice)]

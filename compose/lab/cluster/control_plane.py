@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
-from compose.lab.endpoints import endpoint_slices, with_uid
+from compose.lab.cluster.endpoints import endpoint_slices, with_uid
+from compose.lab.cluster.reading import SERVICE_NAME, pod_addresses, read_layout
 from compose.lab.plan import DEFAULT_NODES, spread
-from compose.lab.reading import SERVICE_NAME, pod_addresses, read_layout
 from schemas.objects import (
     Condition,
     EndpointSlice,

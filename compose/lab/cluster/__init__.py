@@ -1,0 +1,1 @@
+"""The lab and Kubernetes objects: reading them, and filling in what a control plane would."""

@@ -1,0 +1,1 @@
+"""How the lab speaks: its sockets, SCTP by hand, and connections that last."""
