@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections import defaultdict
+from collections.abc import Generator
 
 import pytest
 
@@ -43,6 +44,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With ``CI=true`` everything has to be there: whoever skips, and for whatever reason, fails."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI", "").lower() in ("true", "1"):
+        report.outcome = "failed"
+        report.longrepr = f"in CI nothing may be skipped: {_reason(report)}"
+    return report
+
+
 @functools.cache
 def _may_make_namespaces() -> bool:
     """As root of the machine, or of a user namespace, which `make test` enters for whoever is not root."""
@@ -64,9 +75,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List every reason for skipping with the number of tests it cost, and the tiers that are run by other commands."""
     reasons: defaultdict[str, int] = defaultdict(int)
     for report in terminalreporter.stats.get("skipped", []):
-        place_and_reason = report.longrepr
-        reason = place_and_reason[2] if isinstance(place_and_reason, tuple) else str(place_and_reason)
-        reasons[reason.removeprefix("Skipped: ")] += 1
+        reasons[_reason(report)] += 1
     if reasons:
         terminalreporter.section("could not be run here")
         for reason, count in sorted(reasons.items()):
@@ -75,6 +84,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("run by other commands")
         for command, count in sorted(_left_to.items()):
             terminalreporter.line(f"{_tests(count)}: {command}")
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Why it was skipped: pytest keeps (file, line, reason)."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
 
 
 def _tests(count: int) -> str:
