@@ -1,0 +1,124 @@
+"""`eastwest events`: the log as an auditor reads it."""
+
+import fnmatch
+from contextlib import aclosing
+from typing import Any, Final
+
+import click
+import msgspec
+
+from compose.reading import output as printing
+from compose.reading.ranges import When, end_offset, first_offset, instant
+from compose.reading.running import run
+from compose.targets import Target, with_target
+from schemas.events import EPOCH, SYNC, Event, decode_event
+from streams.log import Record
+
+EXAMPLES: Final = """\b
+Examples:
+  eastwest events -f                                       follow everything
+  eastwest events --since 1h --kind NetworkPolicy -n shop  what changed policy in the last hour
+  eastwest events --from 120 --to 180 -o json              a range of revisions, whole, one value per line
+  eastwest events --log incident.db --name 'web-*'         of an export
+"""
+
+LEAST_WIDTHS: Final = (8, 24, 10, 13)
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which records: all conditions hold; names are patterns."""
+
+    kinds: frozenset[str]
+    namespace: str = "*"
+    name: str = "*"
+    control: bool = False
+    """Also records about the log itself, and tombstones."""
+
+    def fits(self, record: Record, event: Event | None) -> bool:
+        """*event* is ``None`` for a tombstone and for what cannot be read; its key then says whose it is."""
+        kind, _, rest = record.key.partition("/")
+        namespace, _, name = rest.partition("/")
+        if event is not None:
+            kind, namespace, name = event.kind, event.namespace, event.name
+        if not self.control and (kind in (EPOCH, SYNC) or record.value is None):
+            return False
+        return (
+            (not self.kinds or kind.lower() in self.kinds)
+            and fnmatch.fnmatchcase(namespace, self.namespace)
+            and fnmatch.fnmatchcase(name, self.name)
+        )
+
+
+@click.command(epilog=EXAMPLES)
+@with_target
+@click.option("-f", "--follow", is_flag=True, help="Go on, and print what comes.")
+@click.option("--kind", "kinds", multiple=True, help="Only this kind; several times for several.")
+@click.option("-n", "--namespace", default="*", help="Only this namespace (pattern).")
+@click.option("--name", default="*", help="Only objects of this name (pattern).")
+@click.option("--since", type=When(), help="From this instant, or that long ago (2h).")
+@click.option("--until", type=When(), help="Up to this instant.")
+@click.option("--from", "from_", type=int, help="From this revision.")
+@click.option("--to", type=int, help="Up to this revision.")
+@click.option("--control", is_flag=True, help="Also epochs, syncs and tombstones.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def events(target: Target, *, follow: bool, output: str, kinds: tuple[str, ...], **options: Any) -> None:
+    """List or follow the event log: what arrived, when, in which order. The revision is the position in the log."""
+    wanted = Filter(
+        kinds=frozenset(kind.lower() for kind in kinds),
+        **{name: options.pop(name) for name in ("namespace", "name", "control")},
+    )
+    run(_list(target, wanted, output, follow, options))
+
+
+async def _list(target: Target, wanted: Filter, output: str, follow: bool, bounds: dict[str, int | None]) -> None:
+    async with target.events() as (_, log):
+        start = await first_offset(log, bounds["from_"], bounds["since"])
+        end = await end_offset(log, bounds["to"], bounds["until"])
+        if output == "table":
+            click.echo(_aligned(("REVISION", "TIME", "TYPE", "KIND", "OBJECT")))
+        async with aclosing(log.read(start, follow=follow, end=end)) as batches:
+            async for batch in batches:
+                for record in batch:
+                    event, problem = _decode(record)
+                    if wanted.fits(record, event):
+                        click.echo(_line(record, event, problem) if output == "json" else _row(record, event, problem))
+
+
+def _decode(record: Record) -> tuple[Event | None, str]:
+    if record.value is None:
+        return None, ""
+    try:
+        return decode_event(record.value), ""
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return None, str(error)
+
+
+def _row(record: Record, event: Event | None, problem: str) -> str:
+    if event is None:
+        kind, _, rest = record.key.partition("/")
+        return _aligned(
+            (
+                record.offset,
+                instant(record.timestamp),
+                "UNREADABLE" if problem else "TOMBSTONE",
+                kind,
+                f"{rest} {problem}",
+            )
+        )
+    place = f"{event.namespace}/{event.name}" if event.namespace else event.name
+    return _aligned((record.offset, instant(record.timestamp), event.type, event.kind, place))
+
+
+def _aligned(cells: tuple[object, ...]) -> str:
+    return printing.aligned([cells], LEAST_WIDTHS)[0]
+
+
+def _line(record: Record, event: Event | None, problem: str) -> str:
+    found: dict[str, Any] = {"revision": record.offset, "time": instant(record.timestamp), "key": record.key}
+    if event is not None:
+        found |= msgspec.json.decode(record.value or b"")
+    elif problem:
+        found["unreadable"] = problem
+    else:
+        found["tombstone"] = True
+    return printing.line(found)

@@ -1,0 +1,96 @@
+"""Reports and status, joined: what the cluster is, and what its nodes and components say of themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from schemas.reports import AnyReport, ContainerWorkload, Summary, Workload
+from schemas.status import (
+    Component,
+    Connectivity,
+    CvenStatus,
+    KubelinkStatus,
+    PodDetail,
+    ProcessorStatus,
+    RuntimeStatus,
+)
+from streams.status import Heard, Place
+
+
+class Spoken(msgspec.Struct, frozen=True):
+    """Everything that was said, at one moment."""
+
+    heard: Mapping[Place, Heard]
+    now: float
+    """Seconds since the Unix epoch."""
+    desired: int = -1
+    """Newest revision that is complete in the policy stream; -1: none."""
+
+    def cven(self, node: str) -> tuple[CvenStatus, Connectivity] | None:
+        """What the enforcer of *node* said last, and whether it still speaks."""
+        found = self.heard.get((Component.CVEN, node))
+        if found is None or not isinstance(found.status, CvenStatus):
+            return None
+        return found.status, found.connectivity(self.now)
+
+    def detail(self, workload: ContainerWorkload) -> PodDetail | None:
+        """What its node's runtime and enforcer say of a Pod."""
+        found = self.heard.get((Component.RUNTIME, workload.node))
+        if found is None or not isinstance(found.status, RuntimeStatus):
+            return None
+        return next((pod for pod in found.status.pods if pod.uid == workload.uid), None)
+
+
+NOTHING = Spoken({}, 0.0)
+
+
+def joined(report: AnyReport, spoken: Spoken) -> dict[str, Any]:
+    """*report* as a mapping, with what was said about its object under ``status``."""
+    found: dict[str, Any] = msgspec.to_builtins(report)
+    if isinstance(report, Summary):
+        found["status"] = {"desired_revision": spoken.desired, "components": components(spoken)}
+    elif isinstance(report, Workload):
+        found["status"] = _of_node(report, spoken)
+    elif isinstance(report, ContainerWorkload):
+        detail = spoken.detail(report)
+        found["status"] = msgspec.to_builtins(detail) if detail is not None else None
+    return found
+
+
+def _of_node(report: Workload, spoken: Spoken) -> dict[str, Any] | None:
+    if (cven := spoken.cven(report.name)) is None:
+        return None
+    status, connectivity = cven
+    return {**msgspec.to_builtins(status), "connectivity": str(connectivity), "desired_revision": spoken.desired}
+
+
+def components(spoken: Spoken) -> list[dict[str, Any]]:
+    """Every component with version, heartbeat and lag, by kind and name."""
+    return [
+        {
+            "component": str(component),
+            "name": name,
+            "version": getattr(heard.status, "version", ""),
+            "connectivity": str(heard.connectivity(spoken.now)),
+            "heard_seconds_ago": round(max(0.0, spoken.now - heard.stored_at), 1),
+            "says": said(heard, spoken.desired),
+            "problems": list(getattr(heard.status, "problems", ())),
+        }
+        for (component, name), heard in sorted(spoken.heard.items())
+        if component is not Component.RUNTIME
+    ]
+
+
+def said(heard: Heard, desired: int) -> str:
+    """The one line that tells most about a component."""
+    match heard.status:
+        case CvenStatus(realized=realized, exceptions=exceptions, observing=observing, paused=paused):
+            role = "observing" if observing else "paused" if paused else f"realized {realized} of {desired}"
+            return f"{role}, {len(exceptions)} exceptions" if exceptions else role
+        case KubelinkStatus(leading=leading, epoch=epoch, lag_seconds=lag):
+            return f"{'leading' if leading else 'standing by'}, epoch {epoch}, lag {lag:.1f}s"
+        case ProcessorStatus(owner=owner, revision=revision, lag=lag):
+            return f"{'owner' if owner else 'standing by'}, revision {revision}, lag {lag}"
+        case _:
+            return ""

@@ -1,0 +1,19 @@
+"""Running a command's coroutine, and telling a person what went wrong without a traceback."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import click
+
+from streams.errors import StreamError
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run *work* to its end, or until Ctrl-C, which is how one stops to follow. Raises `click.ClickException`."""
+    try:
+        asyncio.run(work)
+    except StreamError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("", err=True)
