@@ -4,10 +4,12 @@ What an object states is kept. What it leaves open is filled in, deterministical
 does; so the same manifests give the same cluster, and a change of one Pod moves no other.
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from compose.lab.cluster.endpoints import endpoint_slices, with_uid
@@ -68,7 +70,8 @@ class ControlPlane:
             for made in endpoint_slices(service, pods)
         ]
         self._forget(pods, services)
-        return [*namespaces, *nodes, *policies, *services, *pods, *given, *made]
+        completed: list[KubernetesObject] = [*namespaces, *nodes, *policies, *services, *pods, *given, *made]
+        return [_versioned(item) for item in completed]
 
     def _place(self, pods: list[Pod], nodes: Iterable[str]) -> list[Pod]:
         homed = [
@@ -167,6 +170,13 @@ def _free(network: ipaddress.IPv4Network | ipaddress.IPv6Network, taken: set[str
         if int(address) - int(network.network_address) >= 10 and str(address) not in taken:
             return str(address)
     raise ValueError(f"no address is free in {network}")
+
+
+def _versioned(item: T) -> T:
+    """*item* with a resource version that changes with its content, and only then."""
+    bare = replace(item, metadata=replace(item.metadata, resource_version=""))
+    digest = hashlib.blake2b(msgspec.json.encode(bare), digest_size=6).digest()
+    return replace(bare, metadata=replace(bare.metadata, resource_version=str(int.from_bytes(digest))))
 
 
 def _key(item: Pod | Service) -> str:
