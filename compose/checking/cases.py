@@ -53,9 +53,9 @@ class Action(msgspec.Struct, frozen=True):
     """One change of the cluster."""
 
     verb: str
-    """``create``, ``update``, ``delete``; or ``set-labels``, which changes the labels of what exists."""
+    """``create``, ``update`` or ``delete``."""
     object: Object
-    """The whole new object; for ``delete`` and ``set-labels`` kind, name and namespace suffice."""
+    """The whole new object; for ``delete`` kind, namespace and name suffice."""
 
 
 class Step(msgspec.Struct, frozen=True):

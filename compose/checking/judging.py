@@ -30,8 +30,8 @@ class Judge:
 
         Raises `Unknown` for a name that does not exist.
         """
-        source = self._address(cell.source, cell)
         destination = self._address(cell.destination, cell)
+        source = self._address(cell.source, cell, addresses.family(destination))
         sender = self._pod(cell.source)
         flow = Flow(source, destination, cell.protocol, cell.port)
         judgement = verdict.judge_egress(self._program(sender), flow, self._members, self._node(sender))
@@ -46,13 +46,13 @@ class Judge:
     def _arriving(self, cell: Cell, flow: Flow) -> Iterator[tuple[Object, Flow]]:
         """The Pods at which the connection may end, and how it looks there."""
         if not cell.destination.startswith(SERVICE):
-            if (receiver := self._pod(cell.destination)) is not None:
+            receiver = self._pod(cell.destination) or self._owner(flow.destination)
+            if receiver is not None:
                 yield receiver, flow
             return
         for address, port in self._endpoints(cell, addresses.family(flow.destination)):
-            for item in self._objects.values():
-                if item["kind"] == "Pod" and address in _pod_addresses(item):
-                    yield item, Flow(flow.source, address, flow.protocol, port)
+            if (receiver := self._owner(address)) is not None:
+                yield receiver, Flow(flow.source, address, flow.protocol, port)
 
     def _endpoints(self, cell: Cell, family: int) -> Iterator[tuple[bytes, int]]:
         """(address, port) behind the Service's port, whatever their condition."""
@@ -70,7 +70,16 @@ class Judge:
                     for endpoint in item.get("endpoints", ()):
                         yield addresses.pack(endpoint["addresses"][0]), port["port"]
 
-    def _address(self, name: str, cell: Cell) -> bytes:
+    def _owner(self, address: bytes) -> Object | None:
+        """The Pod that answers at *address*."""
+        for item in self._objects.values():
+            running = item["kind"] == "Pod" and item.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+            if running and address in _pod_addresses(item):
+                return item
+        return None
+
+    def _address(self, name: str, cell: Cell, family: int | None = None) -> bytes:
+        """The address that *name* stands for; of a Pod the first one, or the first of *family*."""
         try:
             return addresses.pack(name)
         except ValueError:
@@ -83,9 +92,10 @@ class Judge:
             if texts[0] not in ("", "None"):
                 return addresses.pack(texts[0])
         pod = self._pod(name)
-        if pod is None or not (own := _pod_addresses(pod)):
-            raise Unknown(f"{cell}: {name} does not exist or has no address")
-        return own[0]
+        for address in _pod_addresses(pod) if pod is not None else ():
+            if family is None or addresses.family(address) == family:
+                return address
+        raise Unknown(f"{cell}: {name} does not exist, or has no address of that family")
 
     def _pod(self, name: str) -> Object | None:
         namespace, _, pod = name.partition("/")
