@@ -48,13 +48,38 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         return f"Access(url={self.url!r}, kubeconfig={self.kubeconfig!r}, context={self.context!r})"  # never the token
 
 
+class _Session:
+    """A client and who is using it: one that was replaced is closed by its last user, not under him."""
+
+    def __init__(self, client: RESTClientObject) -> None:
+        self.client = client
+        self._users = 0
+        self._retired = False
+
+    async def __aenter__(self) -> RESTClientObject:
+        self._users += 1
+        return self.client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._users -= 1
+        if self._retired and not self._users:
+            await self.client.close()
+
+    async def retire(self) -> None:
+        self._retired = True
+        if not self._users:
+            await self.client.close()
+
+
 class ApiConnection:
     """A session with the API server, renewed when its credentials are refused. Entered as an async context manager."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
         self._configuration: Configuration
-        self._client: RESTClientObject | None = None
+        self._session: _Session
         self._renewing = asyncio.Lock()
         self.generation = 0
         """How often the session was made."""
@@ -70,15 +95,14 @@ class ApiConnection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await self._client.close()
+        await self._session.retire()
 
     @property
     def url(self) -> str:
         return str(self._configuration.host)
 
     async def renew(self, generation: int) -> None:
-        """Read the credentials again, unless somebody has since *generation*. Ends the session's other requests.
+        """Read the credentials again, unless somebody has since *generation*.
 
         Raises `AccessInvalid`; the old session goes on then.
         """
@@ -107,21 +131,19 @@ class ApiConnection:
     async def _answer(
         self, method: str, path: str, query: Query, body: object, limits: aiohttp.ClientTimeout
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        client = self._client
-        if client is None:
-            raise ApiUnreachable(self.url, "the session is being made anew", silent=False)
         try:
-            response = await client.request(
-                method,
-                self.url + path,
-                query_params=dict(query),
-                headers=await self._headers(),
-                body=body,
-                _preload_content=False,
-                _request_timeout=limits,
-            )
-            async with response:
-                yield response
+            async with self._session as client:
+                response = await client.request(
+                    method,
+                    self.url + path,
+                    query_params=dict(query),
+                    headers=await self._headers(),
+                    body=body,
+                    _preload_content=False,
+                    _request_timeout=limits,
+                )
+                async with response:
+                    yield response
         except (aiohttp.ServerTimeoutError, TimeoutError) as error:
             raise ApiUnreachable(self.url, str(error) or "timed out", silent=True) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -141,10 +163,11 @@ class ApiConnection:
             client = RESTClientObject(configuration)
         except (OSError, ssl.SSLError) as error:
             raise AccessInvalid(f"certificates: {error}") from error
-        before, self._client, self._configuration = self._client, client, configuration
+        before = self._session if self.generation else None
+        self._session, self._configuration = _Session(client), configuration
         self.generation += 1
         if before is not None:
-            await before.close()
+            await before.retire()
 
 
 async def configure(access: Access) -> Configuration:

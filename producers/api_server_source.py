@@ -89,7 +89,7 @@ class ApiServerSource:
                 tasks.create_task(self._watching(watch, api, deliver), name=f"watching: {kind}")
 
     async def _watching(self, watch: Watch, api: ApiConnection, deliver: Deliver) -> None:
-        backoff = Backoff(limit_seconds=30.0)
+        backoff = Backoff(limit_seconds=10.0)
         while True:
             request = watch.request(int(self._uniform(*self._patience.watch_seconds)))
             generation = api.generation
