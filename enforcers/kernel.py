@@ -39,10 +39,16 @@ async def write(namespace: Path, patch: Patch) -> None:
         *_changes(patch.gain),
     ]
     await _restore_sets(namespace, gains)
-    async with asyncio.TaskGroup() as tasks:
-        for family, text in patch.tables.items():
-            command = [f"{PREFIXES[family]}-restore", "--noflush", "--wait"]
-            tasks.create_task(run(namespace, command, text), name=f"{command[0]} in {namespace.name}")
+    results = await asyncio.gather(
+        *(
+            run(namespace, [f"{PREFIXES[family]}-restore", "--noflush", "--wait"], text)
+            for family, text in patch.tables.items()
+        ),
+        return_exceptions=True,  # one family's error must not leave the other's tool running behind our back
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
     await _restore_sets(namespace, _changes(patch.lose))
     for name in patch.destroy:
         await _destroy(namespace, name)

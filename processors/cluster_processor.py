@@ -23,7 +23,6 @@ from processors.core.reading import Poison
 from processors.dead_letters import DeadLetters
 from processors.inventory_publishing import publish_inventory
 from processors.metrics import Metrics
-from processors.reporting import VERSION, now, report_status
 from processors.settings import ProcessorSettings
 from processors.vacancy import Vacancy
 from schemas import names
@@ -37,6 +36,7 @@ from streams.lifecycle import finished, first_of
 from streams.log import Log, Record
 from streams.nats_bus import NatsBus
 from streams.policy_writer import PolicyWriter, Published
+from streams.reporting import VERSION, now, report_status
 from streams.telemetry import Health
 
 FOLD_RECORDS: Final = 2000
@@ -110,7 +110,7 @@ class ClusterProcessor:
         await report_status(
             self._bus,
             self.cluster,
-            self.status,
+            lambda: [self.status()],
             self._role_changed,
             replicas=self._settings.replicas,
             seconds=self._settings.status_seconds,

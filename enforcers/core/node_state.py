@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.policy import NodeUpdate, Policy, SetChange
+from schemas.policy import NodeUpdate, SetChange
 from schemas.programs import Program
 
 REMEMBERED: Final = 64
@@ -25,9 +25,9 @@ class Step(msgspec.Struct, frozen=True):
 class TrackedSet:
     """The members of one set, and how they came to be what they are."""
 
-    def __init__(self, members: Iterable[bytes] = ()) -> None:
+    def __init__(self, members: Iterable[bytes] = (), *, first_version: int = 0) -> None:
         self.members = set(members)
-        self.version = 0
+        self.version = first_version
         """Number of the newest change."""
         self._steps: deque[Step] = deque(maxlen=REMEMBERED)
 
@@ -46,7 +46,7 @@ class TrackedSet:
     def since(self, version: int) -> Step | None:
         """The net change since *version*; ``None``: too long ago to know."""
         count = self.version - version
-        if count > len(self._steps):
+        if not 0 <= count <= len(self._steps):
             return None
         return _net(list(self._steps)[len(self._steps) - count :])
 
@@ -78,6 +78,7 @@ class NodeState:
         self.complete = False
         """Whether all there is has been told once; before, nothing may be written."""
         self._naming: dict[str, set[str]] = {}  # set id → uids of programs
+        self._created = 0
         self._runtime_ids: dict[str, str] = {}  # API uid → the runtime's
 
     def apply(self, update: NodeUpdate) -> set[str]:
@@ -106,27 +107,9 @@ class NodeState:
             if known in self.programs:
                 self._forget(known)
                 dirty.add(known)
-        for change in update.sets:
-            if change.gone and not self._naming.get(change.id):
-                self.sets.pop(change.id, None)
+        for identity in self.sets.keys() - self._naming.keys():  # named again, it comes whole again
+            del self.sets[identity]
         return dirty
-
-    def restore(self, policy: Policy) -> set[str]:
-        """Begin with what was kept on disk; the first complete update replaces it."""
-        return self.apply(
-            NodeUpdate(
-                sets=tuple(SetChange(id=identity, added=members) for identity, members in policy.sets.items()),
-                programs=tuple(policy.programs.values()),
-            )
-        )
-
-    def snapshot(self, node: str) -> Policy:
-        """All that is needed to enforce the same without anyone telling."""
-        named = {identity for program in self.programs.values() for identity in program.sets}
-        return Policy(
-            programs={(node, program.uid): program for program in self.programs.values()},
-            sets={identity: frozenset(self.sets[identity].members) for identity in sorted(named & self.sets.keys())},
-        )
 
     def naming(self, identities: Iterable[str]) -> set[str]:
         """The Pods whose programs name any of *identities*."""
@@ -135,9 +118,15 @@ class NodeState:
     def _change_set(self, change: SetChange, *, whole: bool) -> bool:
         tracked = self.sets.get(change.id)
         if tracked is None:
-            tracked = self.sets[change.id] = TrackedSet()
+            tracked = self._create(change.id)
         removed = tracked.members - change.added if whole else change.removed
         return tracked.change(change.added, removed)
+
+    def _create(self, identity: str) -> TrackedSet:
+        """Numbers begin far behind those of a set of the same name before: a Pod that lags never mistakes them."""
+        self._created += 1
+        tracked = self.sets[identity] = TrackedSet(first_version=self._created << 32)
+        return tracked
 
     def _forget(self, uid: str) -> None:
         program = self.programs.pop(uid, None)
@@ -145,6 +134,11 @@ class NodeState:
             self._naming[identity].discard(uid)
             if not self._naming[identity]:
                 del self._naming[identity]
+
+
+def isolated(program: Program | None) -> bool:
+    """Whether *program* asks for any rule."""
+    return program is not None and (program.ingress is not None or program.egress is not None)
 
 
 def _runtime_id(program: Program) -> str:

@@ -1,14 +1,14 @@
-"""What a processor says of itself for each of its clusters."""
+"""A component saying, again and again, how it is."""
 
 import asyncio
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
-from schemas.status import ProcessorStatus
+from schemas.status import Status
 from streams.backoff import Backoff
 from streams.errors import StreamError
 from streams.nats_bus import NatsBus
@@ -16,7 +16,7 @@ from streams.status import create_status_stream, publish_status
 
 VERSION: Final = importlib.metadata.version("eastwest")
 
-_log = structlog.get_logger("processors.reporting")
+_log = structlog.get_logger("streams.reporting")
 
 
 def now() -> str:
@@ -27,10 +27,10 @@ def now() -> str:
 async def report_status(
     bus: NatsBus,
     cluster: str,
-    describe: Callable[[], ProcessorStatus],
+    describe: Callable[[], Iterable[Status]],
     changed: asyncio.Event,
     *,
-    replicas: int,
+    replicas: int = 1,
     seconds: float,
 ) -> None:
     """Say what *describe* returns every so many *seconds*, and when *changed* is set, for ever.
@@ -45,7 +45,8 @@ async def report_status(
                 generation = bus.generation
                 await create_status_stream(bus, cluster, replicas=replicas)
                 made_for = generation
-            await publish_status(bus, cluster, describe())
+            for status in describe():
+                await publish_status(bus, cluster, status)
         except StreamError as error:
             _log.debug("status not sent", cluster=cluster, reason=str(error))
             await backoff.wait()

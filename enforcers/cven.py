@@ -1,0 +1,296 @@
+"""The C-VEN: one node's enforcement, from its policy reader, its runtime and its own addresses to its Pods.
+
+    PolicyReader ──▶ NodeState ─┐
+    Runtime ───────▶ sandboxes ─┼─▶ dirty Pods ──▶ programming, Pods in parallel ──▶ realized revision ──▶ status
+    addresses ─────▶ node set ──┘        ▲                       │
+                                         └──── retry, later ◀────┘
+
+Receiving marks Pods dirty and costs next to nothing; one task writes, a round at a time, whatever is dirty by then. A
+mark that came before a round began is realized when the round ends: every Pod it concerns was dirty, or is named as an
+exception. Nothing is written before the node's complete state is known, from NATS or from the own snapshot; and the
+word of a snapshot sweeps nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from enforcers import conntrack
+from enforcers.addressing import watch_addresses
+from enforcers.core import layout
+from enforcers.core.difference import Sets
+from enforcers.core.node_state import NodeState, TrackedSet
+from enforcers.metrics import Metrics
+from enforcers.namespaces import HERE, CommandFailed, NoNamespace
+from enforcers.pod import NoInterface, PodEnforcement
+from enforcers.runtime import Runtime
+from enforcers.settings import EnforcerSettings
+from enforcers.snapshot import Kept
+from enforcers.sockets import NetlinkRefused
+from schemas import addresses
+from schemas.policy import Mark, NodeUpdate
+from schemas.programs import Direction, Mode, Program
+from schemas.status import PodException, PodState
+from streams.backoff import Backoff
+from streams.batches import Batches
+from streams.lifecycle import first_of
+from streams.telemetry import Health
+
+SECOND_AUDIT_SECONDS: Final = 0.15
+ROUND_SECONDS: Final = 30.0
+"""A Pod that takes longer to program is given up for this round."""
+
+_log = structlog.get_logger("enforcers.cven")
+
+TROUBLE: Final = (NoInterface, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
+"""What is one Pod's trouble. Anything else is a bug and ends the process; rules stand meanwhile."""
+
+UNKNOWN: Final = Direction(isolating=("setting unknown_pods",))
+"""For a Pod that the snapshot on disk does not know, if so set: nobody but its own node."""
+
+
+class Cven:
+    """Enforces on one node. Its sources are given, so that the lab and a cluster differ only in these."""
+
+    def __init__(
+        self,
+        settings: EnforcerSettings,
+        runtime: Runtime,
+        *,
+        node_netns: Path = HERE,
+        kept: Kept | None = None,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self.settings = settings
+        self.node = NodeState()
+        """What should be."""
+        self.pods: dict[str, PodEnforcement] = {}
+        """By the runtime's uid: what is."""
+        self.revision = -1
+        """Realized; -1: none yet."""
+        self.exceptions: tuple[PodException, ...] = ()
+        self.latencies: list[float] = []
+        """Milliseconds from an event's observation to the kernel; whoever reports takes them away."""
+        self.from_disk = False
+        """Whether it enforces what it kept, since nobody told it anything newer."""
+        self.changed = asyncio.Event()
+        """Set when there is something to report."""
+        self._runtime = runtime
+        self._node_netns = node_netns
+        self._metrics = metrics
+        self._health = health
+        self._fixed = frozenset(map(addresses.pack, settings.extra_node_addresses))
+        self._node_addresses = TrackedSet(self._fixed)
+        self._dirty: set[str] = set()
+        self._failing: dict[str, str] = {}  # uid → why
+        self._marks: list[Mark] = []
+        self._work = asyncio.Event()
+        self._again: Batches[str] = Batches(limit=1 << 20)
+        self._kept = kept
+
+    def __repr__(self) -> str:
+        pods = f"{len(self.pods)} Pods, {len(self._dirty)} dirty"
+        return f"<C-VEN of {self.settings.node}, realized {self.revision}, {pods}>"
+
+    @property
+    def passive(self) -> bool:
+        """Whether it writes nothing, by order."""
+        return self.settings.observe or self.settings.pause
+
+    @property
+    def writes(self) -> int:
+        """Patches written to the Pods that are here now."""
+        return sum(pod.writes for pod in self.pods.values())
+
+    async def run(self, updates: AsyncIterator[NodeUpdate], stop: asyncio.Event) -> None:
+        """Enforce what *updates* tell until *stop* is set; then end the round that was begun. Rules stay."""
+        async with asyncio.TaskGroup() as tasks:
+            others = [
+                tasks.create_task(self._take_policy(updates), name="take in policy"),
+                tasks.create_task(self._take_sandboxes(), name="take in sandboxes"),
+                tasks.create_task(self._take_addresses(), name="take in addresses"),
+                tasks.create_task(self._audit_again(), name="audit again"),
+                tasks.create_task(self._fall_back(), name="fall back to the disk"),
+            ]
+            programming = tasks.create_task(self._program(stop), name="program Pods")
+            await first_of(programming, stop)
+            self._work.set()
+            await asyncio.wait([programming])
+            for task in others:
+                task.cancel()
+        _log.info("stopped; the rules of all Pods stay", node=self.settings.node, pods=len(self.pods))
+
+    async def _take_policy(self, updates: AsyncIterator[NodeUpdate]) -> None:
+        async for update in updates:
+            self._mark_dirty(self.node.apply(update))
+            if update.complete:
+                self.from_disk = False
+                self._mark_dirty(self.pods)  # what no program names is swept
+            if update.mark is not None:
+                self._marks.append(update.mark)
+                self._work.set()
+            self._health.set_ready("policy", self.node.complete, "the node's complete policy is not known yet")
+
+    async def _take_sandboxes(self) -> None:
+        async for sandboxes in self._runtime.watch():
+            for uid in self.pods.keys() - sandboxes.keys():
+                del self.pods[uid]
+                self._failing.pop(uid, None)
+            for uid, sandbox in sandboxes.items():
+                known = self.pods.get(uid)
+                if known is None or (known.sandbox.id, known.sandbox.netns) != (sandbox.id, sandbox.netns):
+                    self.pods[uid] = PodEnforcement(sandbox, self.settings.mark)
+                    self._mark_dirty([uid])
+                else:
+                    known.sandbox = sandbox
+            self._health.set_ready("runtime", True)
+            self.changed.set()
+
+    async def _take_addresses(self) -> None:
+        async with aclosing(watch_addresses(self._node_netns)) as watching:
+            async for found in watching:
+                wanted = found | self._fixed
+                if self._node_addresses.change(wanted, self._node_addresses.members - wanted):
+                    self._mark_dirty(self.pods)
+
+    async def _fall_back(self) -> None:
+        """Enforce what was kept if nobody tells anything newer in time, as after a reboot while NATS is away."""
+        await asyncio.sleep(self.settings.disk_after_seconds)
+        if self._kept is None or self.node.complete:
+            return
+        _log.warning("NATS is not heard: enforcing from disk", revision=self._kept.revision)
+        self.from_disk = True
+        self.node.apply(self._kept.update())
+        self._mark_dirty(self.pods)
+
+    def _mark_dirty(self, uids: Iterable[str]) -> None:
+        self._dirty.update(uids)
+        self._work.set()
+
+    async def _program(self, stop: asyncio.Event) -> None:
+        backoff = Backoff(first_seconds=0.1, limit_seconds=10.0)
+        while not stop.is_set():
+            await self._wait_for_work(backoff)
+            self._work.clear()
+            if not (self.node.complete or self.from_disk) or not self._node_addresses.version:
+                continue
+            dirty, self._dirty = self._dirty, set()
+            marks, self._marks = self._marks, []
+            if not self.passive:
+                sets = self._sets()
+                await self._round(dirty | self._failing.keys(), sets)
+                if marks:
+                    await self._acknowledge(marks, sets)
+            if not self._failing:
+                backoff.reset()
+            self.changed.set()
+
+    async def _wait_for_work(self, backoff: Backoff) -> None:
+        """Until something is dirty, or it is time to try again what failed."""
+        try:
+            async with asyncio.timeout(backoff.delay() if self._failing else None):
+                await self._work.wait()
+        except TimeoutError:
+            pass
+
+    async def _round(self, uids: Iterable[str], sets: Sets) -> None:
+        turns = asyncio.Semaphore(self.settings.parallel)
+        async with asyncio.TaskGroup() as tasks:
+            for uid in sorted(uids):
+                if pod := self.pods.get(uid):
+                    tasks.create_task(self._realize(uid, pod, sets, turns), name=f"program {pod.sandbox.name}")
+
+    async def _realize(self, uid: str, pod: PodEnforcement, sets: Sets, turns: asyncio.Semaphore) -> None:
+        async with turns:
+            try:
+                async with asyncio.timeout(ROUND_SECONDS):
+                    with self._metrics.patch_seconds.time():
+                        wrote = await pod.realize(self._program_of(uid, pod), sets)
+            except TROUBLE as error:
+                self._fail(uid, pod, error)
+            else:
+                self._failing.pop(uid, None)
+                self._metrics.patches.inc(wrote)
+
+    def _program_of(self, uid: str, pod: PodEnforcement) -> Program | None:
+        program = self.node.programs.get(uid)
+        if program is None and self.from_disk and self.settings.unknown_pods == "isolate":
+            sandbox = pod.sandbox
+            return Program(
+                uid=uid,
+                namespace=sandbox.namespace,
+                name=sandbox.name,
+                node=self.settings.node,
+                ingress=UNKNOWN,
+                egress=UNKNOWN,
+            )
+        return program
+
+    def _fail(self, uid: str, pod: PodEnforcement, error: BaseException) -> None:
+        pod.doubt()
+        pod.state = PodState.ERROR
+        if self.pods.get(uid) is not pod:  # it went away meanwhile, and its trouble with it
+            return
+        reason = f"{type(error).__name__}: {error}"
+        if self._failing.get(uid) != reason:
+            _log.error("Pod not programmed", pod=f"{pod.sandbox.namespace}/{pod.sandbox.name}", reason=reason)
+        self._failing[uid] = reason
+        self._metrics.failures.inc()
+
+    def _sets(self) -> Sets:
+        return {**self.node.sets, layout.NODE_SET: self._node_addresses}
+
+    async def _acknowledge(self, marks: list[Mark], sets: Sets) -> None:
+        """The state is complete: judge the connections of what changed, then say that the newest mark is realized."""
+        due = [uid for uid, pod in self.pods.items() if pod.audit_due]
+        await self._audit(due, sets)
+        if due:
+            await self._again.put(due)
+        self.revision = marks[-1].revision
+        self.exceptions = tuple(self._exceptions())
+        self._metrics.realized.set(self.revision)
+        arrived = datetime.now(UTC)
+        self.latencies += [
+            (arrived - datetime.fromisoformat(mark.time)).total_seconds() * 1000
+            for mark in marks
+            if mark.changed and mark.time
+        ]
+
+    async def _audit_again(self) -> None:
+        """A connection whose entry was not confirmed at the first audit is by now, or never."""
+        async for uids in self._again:
+            await asyncio.sleep(SECOND_AUDIT_SECONDS)
+            await self._audit(set(uids), self._sets())
+
+    async def _audit(self, uids: Iterable[str], sets: Sets) -> None:
+        for uid in uids:
+            pod, program = self.pods.get(uid), self.node.programs.get(uid)
+            if pod is None or program is None:
+                continue
+            pod.audit_due = False
+            try:
+                cuts = await pod.audit(program, sets, lambda: conntrack.translations(self._node_netns))
+            except TROUBLE as error:
+                self._fail(uid, pod, error)
+            else:
+                self._metrics.cuts.inc(len(cuts))
+
+    def _exceptions(self) -> Iterator[PodException]:
+        for uid, reason in sorted(self._failing.items()):
+            sandbox = self.pods[uid].sandbox
+            yield PodException(uid=uid, namespace=sandbox.namespace, name=sandbox.name, reason=reason)
+
+    def state_of(self, uid: str) -> PodState:
+        """What has become of the Pod *uid*."""
+        pod, program = self.pods.get(uid), self.node.programs.get(uid)
+        if pod is None:
+            return PodState.PENDING
+        if program is not None and program.mode is Mode.IDLE:
+            return PodState.IDLE
+        return PodState.PAUSED if self.passive and pod.state is PodState.PENDING else pod.state

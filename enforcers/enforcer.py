@@ -1,0 +1,134 @@
+"""The enforcer as a service: a C-VEN with its policy reader, its status and its snapshot on disk."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from enforcers.core.statistics import latency
+from enforcers.cven import Cven
+from enforcers.metrics import Metrics
+from enforcers.namespaces import HERE
+from enforcers.runtime import Runtime
+from enforcers.settings import EnforcerSettings
+from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
+from schemas import sets
+from schemas.status import CvenStatus, PodDetail, RuntimeStatus, Status
+from streams.nats_bus import NatsBus
+from streams.policy_reader import PolicyReader
+from streams.reporting import VERSION, now, report_status
+from streams.telemetry import Health
+
+SNAPSHOT_SECONDS: Final = 1.0
+"""At least this long between two snapshots."""
+
+_log = structlog.get_logger("enforcers.enforcer")
+
+
+async def run(
+    settings: EnforcerSettings,
+    bus: NatsBus,
+    runtime: Runtime,
+    stop: asyncio.Event,
+    *,
+    node_netns: Path = HERE,
+    snapshot: Path | None = None,
+    health: Health,
+    registry: CollectorRegistry,
+) -> None:
+    """Enforce on one node until *stop* is set.
+
+    *snapshot* is the file of the last complete state: read at the start, written as the state changes.
+    """
+    kept = _load(snapshot)
+    cven = Cven(settings, runtime, node_netns=node_netns, kept=kept, metrics=Metrics(registry), health=health)
+    async with PolicyReader(bus, settings.cluster, settings.node) as reader, asyncio.TaskGroup() as tasks:
+        helpers = [
+            tasks.create_task(_report(cven, bus, runtime), name="report"),
+            tasks.create_task(_keep_snapshots(cven, snapshot), name="keep snapshots"),
+        ]
+        await tasks.create_task(cven.run(reader, stop), name="enforce")
+        for task in helpers:
+            task.cancel()
+
+
+def describe(cven: Cven, runtime: Runtime) -> list[Status]:
+    """What the C-VEN says of itself and of its Pods' containers. Takes the latencies since the last time away."""
+    samples, cven.latencies = cven.latencies, []
+    states = Counter(cven.state_of(uid) for uid in {*cven.pods, *cven.node.programs})
+    pods = sorted(cven.pods.items(), key=lambda item: (item[1].sandbox.namespace, item[1].sandbox.name))
+    return [
+        CvenStatus(
+            node=cven.settings.node,
+            version=VERSION,
+            heartbeat=now(),
+            realized=cven.revision,
+            exceptions=cven.exceptions,
+            pods=dict(states),
+            latency=latency(samples),
+            from_disk=cven.from_disk,
+            paused=cven.settings.pause,
+            observing=cven.settings.observe,
+        ),
+        RuntimeStatus(
+            node=cven.settings.node,
+            runtime=runtime.description,
+            pods=tuple(
+                PodDetail(
+                    uid=uid,
+                    namespace=pod.sandbox.namespace,
+                    name=pod.sandbox.name,
+                    state=cven.state_of(uid),
+                    containers=pod.sandbox.containers,
+                )
+                for uid, pod in pods
+            ),
+        ),
+    ]
+
+
+async def _report(cven: Cven, bus: NatsBus, runtime: Runtime) -> None:
+    settings = cven.settings
+    told: dict[type[Status], Status] = {}
+
+    def what_is_new() -> list[Status]:
+        """Containers are many and change rarely: told only when they did."""
+        own, pods = describe(cven, runtime)
+        if told.get(RuntimeStatus) == pods:
+            return [own]
+        told[RuntimeStatus] = pods
+        return [own, pods]
+
+    await report_status(bus, settings.cluster, what_is_new, cven.changed, seconds=settings.status_seconds)
+
+
+async def _keep_snapshots(cven: Cven, path: Path | None) -> None:
+    written = -1
+    while path is not None:
+        await asyncio.sleep(SNAPSHOT_SECONDS)
+        if cven.node.complete and cven.revision != written:
+            kept = _keep(cven)
+            await asyncio.to_thread(save, path, kept)
+            written = kept.revision
+
+
+def _keep(cven: Cven) -> Kept:
+    return Kept(
+        revision=cven.revision,
+        programs=tuple(cven.node.programs[uid] for uid in sorted(cven.node.programs)),
+        sets={
+            identity: (sets.pack_members(tracked.members, 4), sets.pack_members(tracked.members, 6))
+            for identity, tracked in sorted(cven.node.sets.items())
+        },
+    )
+
+
+def _load(path: Path | None) -> Kept | None:
+    try:
+        return load(path) if path is not None else None
+    except SnapshotUnreadable as error:
+        _log.error("snapshot not used", reason=str(error))
+        return None

@@ -1,0 +1,138 @@
+"""One Pod's enforcement: its sandbox, what it should hold, and what was confirmed."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from enforcers import conntrack, kernel
+from enforcers.addressing import interface_of
+from enforcers.core import layout
+from enforcers.core.connections import Connection, Endpoints
+from enforcers.core.cutting import Cut, no_longer_allowed
+from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, compare, desire, realized
+from enforcers.core.layout import Interface
+from enforcers.core.observation import Observed
+from enforcers.runtime import Sandbox
+from schemas.programs import Program
+from schemas.status import PodState
+
+_log = structlog.get_logger("enforcers.pod")
+
+Translations = Callable[[], dict[Endpoints, Endpoints]]
+"""The node's own connection table; read only where a connection to a virtual address has to be judged."""
+
+
+class NoInterface(Exception):
+    """No link in the Pod's namespace carries its addresses: nothing can be enforced there, or not yet."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__(f"no interface in {sandbox.netns} carries an address of {sandbox.namespace}/{sandbox.name}")
+        self.retriable = True
+
+
+class PodEnforcement:
+    """Makes one namespace hold what one program asks. Not to be used by two tasks at a time."""
+
+    def __init__(self, sandbox: Sandbox, mark: int) -> None:
+        self.sandbox = sandbox
+        self.mark = mark
+        self.state = PodState.PENDING
+        self.writes = 0
+        """Patches written."""
+        self.audit_due = False
+        """Whether something was written since the connections were last judged."""
+        self._program: Program | None = None
+        self._desired: Desired | None = None
+        self._realized: Realized | None = None
+        self._interface = ""
+
+    def __repr__(self) -> str:
+        return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
+
+    async def realize(self, program: Program | None, sets: Sets) -> bool:
+        """Write what differs; return whether anything did.
+
+        Raises `NoInterface`, `NoNamespace`, `CommandFailed`: the namespace is then read again at the next attempt.
+        """
+        desired = self._desire(program)
+        known = self._realized
+        patch = advance(desired, known, sets) if known else compare(desired, await self._observe(desired, sets), sets)
+        after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
+        if patch:
+            self._realized = None
+            await kernel.write(self.sandbox.netns, patch)
+            self._wrote(patch, desired)
+        self._realized = after
+        self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
+        return bool(patch)
+
+    def doubt(self) -> None:
+        """What the namespace holds is not certain any more: read it at the next `realize`."""
+        self._realized = None
+
+    async def plan(self, program: Program | None, sets: Sets) -> Patch:
+        """What `realize` would write, from a fresh reading. Raises as it does."""
+        desired = self._desire(program)
+        return compare(desired, await kernel.observe(self.sandbox.netns), sets)
+
+    async def audit(self, program: Program, sets: Sets, translations: Translations) -> list[Cut]:
+        """Clear the mark of every connection that *program* does not allow. Raises `NoNamespace`, `NetlinkRefused`."""
+        marked = await asyncio.to_thread(conntrack.marked, self.sandbox.netns, self.mark)
+        cuts, unknown = self._judge(marked, program, sets, translations)
+        await asyncio.to_thread(conntrack.unmark, self.sandbox.netns, self.mark, [cut.connection for cut in cuts])
+        for cut in cuts:
+            _log.info("connection cut", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", connection=str(cut))
+        if unknown:
+            _log.warning(
+                "connections to virtual addresses kept: the node does not know their endpoint",
+                pod=f"{self.sandbox.namespace}/{self.sandbox.name}",
+                connections=len(unknown),
+            )
+        return cuts
+
+    def _judge(
+        self, marked: list[Connection], program: Program, sets: Sets, translations: Translations
+    ) -> tuple[list[Cut], list[Connection]]:
+        table: dict[Endpoints, Endpoints] | None = None
+
+        def translated(ends: Endpoints) -> Endpoints | None:
+            nonlocal table
+            if table is None:
+                table = translations()
+            return table.get(ends)
+
+        return no_longer_allowed(
+            marked,
+            program,
+            own=self.sandbox.addresses,
+            members=lambda identity: sets[identity].members,
+            node=sets[layout.NODE_SET].members,
+            translated=translated,
+        )
+
+    async def _observe(self, desired: Desired, sets: Sets) -> Observed:
+        """Read the namespace; if connections were tracked for us before, judge them before any passes by its mark."""
+        observed = await kernel.observe(self.sandbox.netns)
+        if desired.sets and not observed and self._program is not None:
+            await self.audit(self._program, sets, dict)
+        return observed
+
+    def _wrote(self, patch: Patch, desired: Desired) -> None:
+        self.writes += 1
+        self.audit_due = bool(desired.sets)
+        if patch.tables and not desired.sets:  # tracking ends: its entries would outlive the rules that judged them
+            ended = conntrack.marked(self.sandbox.netns, self.mark)
+            conntrack.forget(self.sandbox.netns, ended)
+
+    def _desire(self, program: Program | None) -> Desired:
+        """Rendered once per program. Raises `NoInterface` where a program with rules has no place to go."""
+        if self._desired is None or program != self._program:
+            desired = desire(program, Interface(self._interface, self.mark))
+            if desired.sets and not self._interface:
+                self._interface = interface_of(self.sandbox.netns, self.sandbox.addresses) or ""
+                if not self._interface:
+                    raise NoInterface(self.sandbox)
+                desired = desire(program, Interface(self._interface, self.mark))
+            self._program, self._desired = program, desired
+        return self._desired

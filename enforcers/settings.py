@@ -1,0 +1,52 @@
+"""The enforcer's settings."""
+
+import socket
+from typing import ClassVar, Literal
+
+import msgspec
+
+from enforcers.core.layout import DEFAULT_MARK
+from schemas import addresses
+from streams.settings import Settings
+
+
+class EnforcerSettings(Settings, frozen=True, kw_only=True):
+    """How a C-VEN runs, and what it decides."""
+
+    section: ClassVar[str] = "enforcer"
+
+    node: str = msgspec.field(default_factory=socket.gethostname)
+    """The Kubernetes name of the node it runs on. Default: the host's name."""
+    runtime: str = "/run/containerd/containerd.sock"
+    """Socket of the container runtime (CRI, containerd), which knows the Pods. Default: containerd's usual one."""
+    observe: bool = False
+    """Plan and report, and program nothing: for a first look at a cluster. Default: false."""
+    pause: bool = False
+    """Keep everything as it is and write nothing, until started without. Default: false."""
+    unknown_pods: Literal["open", "isolate"] = "open"
+    """What becomes of Pods that the snapshot on disk does not know while NATS is away: ``open`` (default) leaves them as
+    they are, ``isolate`` admits only their own node."""
+    extra_node_addresses: tuple[str, ...] = ()
+    """Addresses from which the node also reaches its Pods, beside those that it has: meshes probe from link-local
+    ones. Default: none."""
+    mark: int = DEFAULT_MARK
+    """The bit of the connection mark that stands for allowed; no one else may use it. Default: 268435456 (2²⁸)."""
+    parallel: int = 8
+    """How many Pods are programmed at a time. Default: 8."""
+    disk_after_seconds: float = 5.0
+    """How long to wait for NATS after the start before the snapshot on disk is enforced. Default: 5."""
+    relist_seconds: float = 10.0
+    """How often the runtime is asked for its Pods, beside listening to its events. Default: 10."""
+    status_seconds: float = 5.0
+    """How often it says that it is alive. Default: 5."""
+    drain_seconds: float = 10.0
+    """How long to go on after a stop with Pods that are being programmed. Default: 10."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.mark <= 0xFFFFFFFF or self.mark & (self.mark - 1):
+            raise ValueError(f"mark {self.mark:#x} is not one bit of 32")
+        if self.parallel < 1:
+            raise ValueError(f"parallel is {self.parallel}, and at least one Pod has to be programmed at a time")
+        for text in self.extra_node_addresses:
+            addresses.pack(text)
