@@ -6,9 +6,9 @@ Errors of the client library end here: what leaves is `streams.errors`.
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -104,10 +104,10 @@ class NatsBus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.client.is_connected and kind is None:
-            with translated("closing"):
+        with contextlib.suppress(nats.errors.Error, OSError):  # gone already is as good
+            if self.client.is_connected and kind is None:
                 await self.client.flush(2)
-        await self.client.close()
+            await self.client.close()
 
     def _require_version(self) -> None:
         version = self.client.connected_server_version
@@ -160,8 +160,15 @@ class NatsBus:
     async def request(self, subject: str, payload: bytes, *, headers: Mapping[str, str] | None = None) -> Msg:
         """Ask, and return the answer. Raises `BusUnavailable`, also where nobody listens."""
         given = dict(headers) if headers else None
+        # The timeout is ours: the library's own, by wait_for, loses a cancellation that comes with the answer (3.11).
         with translated(subject):
-            return await self.client.request(subject, payload, timeout=self._answer_within, headers=given)
+            async with asyncio.timeout(self._answer_within):
+                return await self.client.request(
+                    subject,
+                    payload,
+                    timeout=None,  # type: ignore[arg-type]  # handed on to wait_for, which knows None
+                    headers=given,
+                )
 
     async def call(self, request: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One request ``$JS.API.<request>`` to JetStream. Raises `Refused` and `BusUnavailable`."""
@@ -171,10 +178,11 @@ class NatsBus:
             raise Refused(request, error.get("code", 0), error.get("err_code", 0), error.get("description", ""))
         return found
 
-    async def apply_stream(self, wanted: Mapping[str, Any]) -> None:
-        """Create or update the stream *wanted* (JetStream's JSON terms), and verify what it has become.
+    async def apply_stream(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Create or update the stream *wanted* (JetStream's JSON terms); return the options that it has now.
 
-        Raises `ServerTooOld` if an option asked for is not there afterwards: servers drop unknown ones silently.
+        Raises `ServerTooOld` if one asked for is not there: servers drop unknown ones silently. One that is there with
+        another value is for the caller to see: someone else may have updated the stream at the same moment.
         """
         stream = wanted["name"]
         try:
@@ -188,8 +196,10 @@ class NatsBus:
                 if race.error_code != STREAM_NAME_IN_USE:
                     raise
                 answer = await self.call(f"STREAM.UPDATE.{stream}", wanted)  # someone created it just now
-        if missing := dropped_options(wanted, answer["config"]):
+        found: dict[str, Any] = answer["config"]
+        if missing := dropped_options(wanted, found):
             raise ServerTooOld(self.where, f"it made stream {stream} without {', '.join(missing)}")
+        return found
 
     async def last_message(self, stream: str, subject: str) -> Msg | None:
         """The newest message of *subject*, or `None` where the stream says it has none. Raises `ReadFailed`."""
@@ -206,17 +216,18 @@ class NatsBus:
 
 
 def dropped_options(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The options of *wanted* that *found* lacks or has otherwise, dotted. Empty ones need not be repeated."""
+    """The options of *wanted* that *found* lacks or has without limit (-1), dotted."""
     missing: list[str] = []
     for name, value in wanted.items():
+        has = found.get(name)
         if isinstance(value, Mapping):
-            missing.extend(f"{name}.{inner}" for inner in dropped_options(value, found.get(name) or {}))
-        elif value and found.get(name) != value:
+            missing.extend(f"{name}.{inner}" for inner in dropped_options(value, has or {}))
+        elif value and (not has or has == -1):
             missing.append(name)
     return missing
 
 
-@contextmanager
+@contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn the client library's errors into ours."""
     try:

@@ -108,16 +108,18 @@ class OwnedStream:
             await self._bus.unsubscribe(self._answers)
         self._answers = await self._bus.subscribe(f"{self._inbox}.*", self._on_answer)
         self.token = secrets.token_hex(8)
-        await self._bus.apply_stream(self._ownership.options(self.token))
+        found = await self._bus.apply_stream(self._ownership.options(self.token))
+        if found["subjects"] != [f"{self._ownership.prefix(self.token)}.>"]:
+            raise Fenced(self.stream, self._name)  # another update came in between
         try:
             answer = await self._bus.request(self._subject(tail), fence(self.token), headers=headers)
         except BusUnavailable as error:
             trouble = await self._diagnosis(error.reason)
             raise (trouble if isinstance(trouble, Fenced) else error) from error
-        found = _decode_answer(answer.data)
-        if found.error:
-            raise BusUnavailable(self.stream, found.error.description)
-        return found.seq
+        stored = _decode_answer(answer.data)
+        if stored.error:
+            raise BusUnavailable(self.stream, stored.error.description)
+        return stored.seq
 
     async def leave(self) -> None:
         """Take no more answers; the stream stays as it is until another takes it."""

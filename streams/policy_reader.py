@@ -23,7 +23,6 @@ from schemas.policy import Mark, NodeUpdate, decode_mark
 from streams.backoff import Backoff
 from streams.core.node_view import CatchUp, NodeView
 from streams.core.parts import Stored
-from streams.core.set_view import EVERY_PART
 from streams.errors import BusUnavailable, ReadFailed, Refused
 from streams.nats_bus import NatsBus
 from streams.stream_reading import read_stream
@@ -161,7 +160,7 @@ class PolicyReader:
                 await self._arrived.wait()
 
     def _needs_fetch(self) -> bool:
-        return bool(self._view.unproven) or any(known.broken for known in self._view.sets.values())
+        return bool(self._view.unproven or self._view.missing_parts())
 
     async def _fetch_missing(self) -> None:
         """Read what messages alone cannot tell. A read that fails says nothing and is tried again later."""
@@ -223,9 +222,7 @@ class PolicyReader:
     async def _fetch(self) -> None:
         """Programs and set parts that are missing, some at a time; sets are listened to before they are read."""
         work: list[Coroutine[Any, Any, None]] = [self._fetch_program(uid) for uid in sorted(self._view.unproven)]
-        for identity, known in self._view.sets.items():
-            parts = [EVERY_PART] if EVERY_PART in known.broken else sorted(known.broken)
-            work.extend(self._fetch_part(identity, part) for part in parts)
+        work.extend(self._fetch_part(identity, part) for identity, part in self._view.missing_parts())
         turns = asyncio.Semaphore(FETCHES_AT_ONCE)
 
         async def in_turn(fetching: Coroutine[Any, Any, None]) -> None:

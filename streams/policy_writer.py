@@ -17,7 +17,7 @@ from schemas import names
 from schemas.policy import Fence, Mark, Policy, PolicyChange, decode_mark, encode_fence, encode_mark
 from streams.core.marking import Marking, Open
 from streams.core.publication import ROLLUP, Publication
-from streams.errors import MarkWouldGoBack, OutcomeUnknown, ReadFailed
+from streams.errors import Fenced, MarkWouldGoBack, OutcomeUnknown, ReadFailed
 from streams.nats_bus import NatsBus
 from streams.owned_stream import OwnedStream, Ownership
 from streams.stream_reading import read_stream
@@ -83,11 +83,6 @@ class PolicyWriter:
         """What this writer's newest fence names as the owner; empty before the first take-over."""
         return self._owned.token
 
-    @property
-    def token(self) -> str:
-        """The ownership of the last take-over; empty before the first."""
-        return self._owned.token
-
     async def take_over(self) -> Published:
         """Become the owner, and return what is published: complete, as of the fence.
 
@@ -101,9 +96,12 @@ class PolicyWriter:
         stored = await read_stream(
             self._bus, self._owned.stream, everything, last_only=False, include=fence, proven=self._replicas > 1
         )
-        if not any(message.sequence == fence for message in stored):
-            raise ReadFailed(self._owned.stream, everything, "it does not include the fence")
         below = len(everything) - 1
+        newest = max((message.sequence for message in stored if message.subject[below:] == "fence"), default=0)
+        if newest < fence:
+            raise ReadFailed(self._owned.stream, everything, "it does not include the fence")
+        if newest > fence:
+            raise self._owned.fail(Fenced(self._owned.stream, self._name))
         policy = self._publication.read((message.subject[below:], message) for message in stored)
         mark = _newest_mark(message.payload for message in stored if message.subject[below:] == "mark")
         self._marking = Marking(mark)
@@ -140,6 +138,9 @@ class PolicyWriter:
                 raise
             if not messages:
                 self._owned.wake.set()
+            # Publishing fills a buffer and does not wait: without this, a caller in a loop would starve the flusher,
+            # the acknowledgements and its own marks.
+            await asyncio.sleep(0)
 
     def _on_stored(self, opened: Open, subject: str, sequence: int) -> None:
         if self._marking.acknowledge(opened, subject, sequence):

@@ -54,6 +54,9 @@ class NodeView:
         self._programs: dict[str, Program] = {}
         self._handed: dict[str, Program] = {}
         self._named: Counter[str] = Counter()
+        """How many of *_programs* name a set."""
+        self._kept: Counter[str] = Counter()
+        """How many of *_handed* do."""
         self._sequences: dict[str, int] = {}
         self._dirty: set[str] = set()
         self._suspects: set[str] = set()
@@ -111,19 +114,15 @@ class NodeView:
         self.unproven.discard(uid)
         if program == self._programs.get(uid):
             return
-        self._assign(self._programs, uid, program)
-        self._dirty.add(uid)
+        self._replace(uid, program)
 
-    def _assign(self, programs: dict[str, Program], uid: str, program: Program | None) -> None:
-        """Keep count of who names which set; a set that is named first is unknown, and must be fetched."""
-        if before := programs.pop(uid, None):
-            self._named.subtract(before.sets)
-        if program is not None:
-            programs[uid] = program
-            for identity in program.sets:
-                self._named[identity] += 1
-                if identity not in self.sets:
-                    self.sets[identity] = SetView(identity)
+    def _replace(self, uid: str, program: Program | None) -> None:
+        """A set that is named for the first time is unknown, and must be fetched."""
+        _assign(self._programs, self._named, uid, program)
+        self._dirty.add(uid)
+        for identity in program.sets if program else ():
+            if identity not in self.sets:
+                self.sets[identity] = SetView(identity)
 
     def _mark(self, sequence: int, last: int, payload: bytes) -> None:
         if self.must_catch_up or sequence <= self._mark_sequence:
@@ -170,6 +169,15 @@ class NodeView:
             self._program(token(uid), message.sequence, message.payload)
 
     # what is missing
+
+    def missing_parts(self) -> list[tuple[str, str]]:
+        """(set id, part or `EVERY_PART`) to fetch, of the sets that the newest programs name."""
+        return [
+            (identity, part)
+            for identity, known in self.sets.items()
+            if known.broken and identity in self._named
+            for part in ([EVERY_PART] if EVERY_PART in known.broken else sorted(known.broken))
+        ]
 
     def blocked(self) -> bool:
         """Whether a mark waits for something to come in."""
@@ -218,14 +226,13 @@ class NodeView:
         if complete:
             self._owes_complete = False
             for uid in self._suspects:
-                self._assign(self._programs, uid, None)
-                self._dirty.add(uid)
+                self._replace(uid, None)
             self._suspects = set()
         dirty = {uid for uid in self._dirty if self._ready(uid)}
         self._dirty -= dirty
         gone = sorted(uid for uid in dirty if uid not in self._programs and uid in self._handed)
         for uid in dirty:
-            self._assign(self._handed, uid, self._programs.get(uid))
+            _assign(self._handed, self._kept, uid, self._programs.get(uid))
         changed = sorted(self._handed if complete else dirty & self._handed.keys())
         programs = tuple(self._handed[uid] for uid in changed)
         sets = (*self._changed_sets(everything=complete), *self._unnamed_sets())
@@ -244,12 +251,25 @@ class NodeView:
 
     def _changed_sets(self, *, everything: bool) -> Iterable[SetChange]:
         for known in self.sets.values():
-            if self._named[known.identity] and (change := known.take(everything=everything)):
+            if self._in_use(known.identity) and (change := known.take(everything=everything)):
                 yield change
 
     def _unnamed_sets(self) -> Iterable[SetChange]:
-        unnamed = [identity for identity in self.sets if not self._named[identity]]
-        for identity in unnamed:
+        for identity in [identity for identity in self.sets if not self._in_use(identity)]:
             if self.sets.pop(identity).handed:
                 yield SetChange(id=identity, gone=True)
-            del self._named[identity]
+
+    def _in_use(self, identity: str) -> bool:
+        return identity in self._named or identity in self._kept
+
+
+def _assign(programs: dict[str, Program], named: Counter[str], uid: str, program: Program | None) -> None:
+    """Put *program*, or nothing, at *uid*, and keep count of who names which set."""
+    if before := programs.pop(uid, None):
+        for identity in before.sets:
+            named[identity] -= 1
+            if not named[identity]:
+                del named[identity]
+    if program is not None:
+        programs[uid] = program
+        named.update(program.sets)

@@ -61,6 +61,7 @@ async def test_a_watch_hears_all_and_then_each_and_all_again_after_a_restart(nat
     async with NatsBus(nats.url) as bus, asyncio.timeout(30):
         await create_status_stream(bus, cluster)
         await publish_status(bus, cluster, KubelinkStatus(name="k", heartbeat="1"))
+        await until("the first word is stored", lambda: read_status(bus, cluster))
         async with contextlib.aclosing(watch_status(bus, cluster)) as changes:
             first = await anext(changes)
             assert first.complete

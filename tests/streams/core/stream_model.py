@@ -77,6 +77,6 @@ class StreamModel:
         for uid in sorted(view.unproven):
             found = self.read(f"pod.{node}.{uid}")
             view.fetched_program(uid, found[-1] if found else None)
-        for identity, known in view.sets.items():
-            for part in [EVERY_PART] if EVERY_PART in known.broken else sorted(known.broken):
-                known.fetched(part, self.read(f"set.{identity}." if part == EVERY_PART else f"set.{identity}.{part}"))
+        for identity, part in view.missing_parts():
+            tail = f"set.{identity}." if part == EVERY_PART else f"set.{identity}.{part}"
+            view.sets[identity].fetched(part, self.read(tail))

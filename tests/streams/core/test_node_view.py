@@ -8,6 +8,7 @@ from schemas.programs import Direction, Program, Rule
 from schemas.sets import SetKind, set_id
 from streams.core.node_view import NodeView
 from streams.core.publication import LARGEST_MEMBER, OVERHEAD
+from tests.streams.core.receiver import Receiver
 from tests.streams.core.stream_model import StreamModel
 
 NODE = "n1"
@@ -19,42 +20,6 @@ PART_MEMBERS = 30
 def program(uid, names, node=NODE):
     rules = tuple(Rule(id=name, policy="NetworkPolicy/a/b", sets=(name,)) for name in names)
     return Program(uid=uid, namespace="a", name=uid, node=node, ingress=Direction(isolating=("p",), rules=rules))
-
-
-class Receiver:
-    """An enforcer reduced to what it was told, strict about what it was promised."""
-
-    def __init__(self):
-        self.programs = {}
-        self.sets = {}
-        self.mark = None
-        self.completes = 0
-
-    def apply(self, update):
-        gone = {change.id for change in update.sets if change.gone}
-        for change in update.sets:
-            if change.gone:
-                assert change.id in self.sets, "a set goes that was never there"
-                continue
-            assert not change.added & change.removed
-            members = self.sets.get(change.id, frozenset())
-            self.sets[change.id] = (members | change.added) - change.removed
-            if update.complete:
-                assert self.sets[change.id] == change.added, "a complete update's additions are all members"
-        for item in update.programs:
-            assert item.sets <= self.sets.keys() - gone, "a program names a set that is not known"
-            self.programs[item.uid] = item
-        for uid in update.gone:
-            assert self.programs.pop(uid, None), "a program goes that was never there"
-        for identity in gone:
-            del self.sets[identity]
-        if update.complete:
-            self.completes += 1
-            assert update.mark is not None
-            assert {item.uid for item in update.programs} == self.programs.keys()
-            assert {change.id for change in update.sets} - gone == self.sets.keys()
-        if update.mark is not None:
-            self.mark = update.mark
 
 
 def take_all(view, receiver):
@@ -69,7 +34,7 @@ def settle(model, view, receiver):
         take_all(view, receiver)
         if view.blocked():
             view.doubt_missing()
-        elif not view.must_catch_up and not view.unproven and not any(known.broken for known in view.sets.values()):
+        elif not view.must_catch_up and not view.unproven and not view.missing_parts():
             return
     raise AssertionError(f"does not come to rest: {view}")
 
