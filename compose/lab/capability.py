@@ -98,7 +98,9 @@ def user_namespace_obstacles() -> list[Obstacle]:
     """Why an ordinary user cannot have a user namespace here; empty if one can."""
     if shutil.which("unshare") is None:
         return [Obstacle(what="unshare is not installed", remedy="apt install util-linux")]
-    tried = subprocess.run(["unshare", "-Urnm", "true"], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        ["unshare", "-Urnm", "mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True, check=False
+    )
     if tried.returncode == 0:
         return []
     remedies = [

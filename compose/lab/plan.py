@@ -245,5 +245,11 @@ def link_name(text: str) -> str:
     return "ew" + _digest(text)
 
 
+def hardware_address(text: str) -> str:
+    """A locally administered unicast address for what *text* says."""
+    digest = _digest(text)
+    return ":".join(["02", *(digest[index : index + 2] for index in range(0, 10, 2))])
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from compose.lab.plan import Plan, PlannedNode, PlannedPod, family, link_name
+from compose.lab.plan import Plan, PlannedNode, PlannedPod, family, hardware_address, link_name
 
 POD_LINK: Final = "eth0"
 UPLINK: Final = "fabric0"
@@ -64,7 +64,7 @@ class Item(msgspec.Struct, frozen=True):
 class Wiring(msgspec.Struct, frozen=True):
     """A namespace's whole configuration; the order of items is the order in which they are applied.
 
-    Keys say what an item is: ``link``, ``port``, ``up``, ``address`` or ``route``, and its name.
+    Keys say what an item is: ``link``, ``port``, ``up``, ``address``, ``route`` or ``owner``, and its name.
     """
 
     rank: int
@@ -145,7 +145,7 @@ def _batches(lines: dict[str, tuple[str, ...]]) -> tuple[Batch, ...]:
 
 def _fabric(plan: Plan) -> Wiring:
     """Only a bridge: it forwards frames, has no address and no route."""
-    items = _up("lo") | dict(_bridge())
+    items = _up("lo") | dict(_bridge(plan.fabric))
     for peer in (plan.outside, *(node.netns for node in plan.nodes)):
         items |= _veth(link_name(peer), UPLINK, peer)
     return Wiring(FABRIC, items)
@@ -161,13 +161,14 @@ def _outside(plan: Plan) -> Wiring:
 
 def _node(plan: Plan, node: PlannedNode) -> Wiring:
     items = _up("lo", UPLINK)
-    items |= dict(_bridge())
+    items |= dict(_bridge(node.netns))
     items |= dict(_address(address, BRIDGE) for address in node.gateways)
     items |= dict(_address(address, UPLINK) for address in node.addresses)
     for pod in plan.pods:
         if pod.link and pod.pod.node == node.name:
             items |= _veth(pod.link, POD_LINK, pod.netns)
             items |= dict(_route(address, f"dev {BRIDGE}") for address in pod.routed)
+            items |= dict(_owner(address, pod.link) for address in pod.routed)
     for other in plan.nodes:
         if other.name != node.name:
             items |= _routes_to_node(plan, other)
@@ -208,9 +209,17 @@ def _up(*links: str) -> dict[str, Item]:
     return {f"up {link}": Item(f"link set {link} up") for link in links}
 
 
-def _bridge() -> Iterable[tuple[str, Item]]:
-    yield f"link {BRIDGE}", Item(f"link add {BRIDGE} type bridge stp_state 0 mcast_snooping 0")
+def _bridge(netns: str) -> Iterable[tuple[str, Item]]:
+    # A bridge takes the lowest address of its ports unless told otherwise: every Pod that came or went could change
+    # the gateway's, behind the back of those that know it.
+    mac = hardware_address(netns)
+    yield f"link {BRIDGE}", Item(f"link add {BRIDGE} address {mac} type bridge stp_state 0 mcast_snooping 0")
     yield f"up {BRIDGE}", Item(f"link set {BRIDGE} up")
+
+
+def _owner(address: str, link: str) -> tuple[str, Item]:
+    """When *address* gets another owner, the node must not go on sending to the hardware of the one before."""
+    return f"owner {address} {link}", Item(f"neigh flush to {address} dev {BRIDGE}")
 
 
 def _veth(link: str, peer_link: str, peer: str) -> dict[str, Item]:

@@ -225,9 +225,26 @@ async def test_pods_come_go_move_and_change_their_address_live(lab_root: Path) -
         assert not any("pod.x.d" in name for name in existing(lab.name))
 
 
+async def test_nobody_loses_its_way_when_others_come_and_go(lab_root: Path) -> None:
+    crowd = tuple(
+        pod(f"p{number}", f"10.244.5.{number + 1}", f"fd00:5::{number + 1:x}", node="node-1") for number in range(8)
+    )
+    probes = []
+    async with Lab(Layout(pods=TRIO), root=lab_root) as lab, Listeners() as listeners:
+        listeners.want(listeners_of(lab.plan, PORTS))
+        for version in (4, 6):
+            probes += full_matrix(lab.plan, PORTS, version=version)
+        for number in (0, 8, 3, 1, 5, 0, 2):
+            await lab.apply(Layout(pods=(*TRIO, *crowd[:number])))
+            answers = await probe_all(probes)
+            assert {answer.outcome for answer in answers.values()} == {Outcome.REACHABLE}
+
+
 async def test_a_pod_of_the_same_name_with_another_uid_gets_a_fresh_namespace(lab_root: Path) -> None:
     async with Lab(Layout(pods=TRIO), root=lab_root) as lab, Listeners() as listeners:
         listeners.want(listeners_of(lab.plan, PORTS))
+        answers = await probe_all(full_matrix(lab.plan, PORTS))  # now everybody knows the hardware of everybody
+        assert {answer.outcome for answer in answers.values()} == {Outcome.REACHABLE}
         in_pod(lab, "x/a", "iptables", "-A", "INPUT", "-j", "DROP")
         successor = pod("a", "10.244.1.10", "fd00:1::10", node="node-1", uid="another")
         await lab.apply(Layout(pods=(successor, *TRIO[1:])))
