@@ -148,12 +148,10 @@ class Virtuals:
             if not signature.users:
                 signature.unwatch()
                 del self.signatures[signature.isolating]
-        everyone = list(self.signatures.values())
         changed = [key for key in self._services.dirty if self._refresh(key)]
         changed += [key for address in nodes for key in self._behind.get(address, ())]
         for key in changed:
-            for signature in everyone:
-                self._pairs[signature, key] = None
+            self._pairs.update({(signature, key): None for signature in self.signatures.values()})
         for signature in self._dirty:
             if signature.users:
                 for key in self.views:
