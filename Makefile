@@ -57,7 +57,7 @@ test-cluster: ready-for-cluster ## on a real kube-apiserver, and on a real two-n
 test-stack: ready-for-stack ## the compose stack, for real (root)
 	$(RUN)/pytest -m 'docker and not chaos' $(ARGS)
 
-test-chaos: ready-for-cluster ## kill, pause and restart everything during changes (root); EASTWEST_CHAOS=short for less
+test-chaos: ready-for-cluster ## kill, pause and restart everything during changes (root); CHAOS=short for less
 	$(RUN)/pytest -m chaos $(ARGS)
 
 test-all: ready-for-cluster ready-for-stack ## every tier in one run (root)

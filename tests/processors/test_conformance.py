@@ -9,6 +9,8 @@ from processors.core.segmentation.selectors import Unreadable, read_selector
 from tests.components.conformance import SUITES, conformance_file
 from tests.specification.playing import wrong
 
+pytestmark = pytest.mark.conformance
+
 UNSUPPORTED = {"npa": 67, "npguard": 54}
 """Cases that need policy tiers, by suite: counted, so that none is passed over unseen."""
 

@@ -1,7 +1,6 @@
 """From the API server's lines to projected structs."""
 
 import json
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,10 +10,10 @@ from producers.core.observations import Observed, Unreadable
 from producers.core.reflector import project
 from schemas.events import EventType
 from schemas.objects import Pod
-from tests.components.presence import require
+from tests.components.conformance import CONFORMANCE
 from tests.producers.objects import SECRETS, bookmark, error, line, pod
 
-RECORDED = Path(__file__).parents[2].parent / "shared" / "conformance" / "data" / "watch"
+RECORDED = CONFORMANCE / "data" / "watch"
 
 
 def test_a_watch_line_becomes_a_struct_of_the_fields_that_are_used():
@@ -103,8 +102,8 @@ def test_a_page_that_is_none_is_refused():
         decode_page("Pod", b"<html>")
 
 
+@pytest.mark.conformance
 def test_real_recorded_streams_and_lists_are_read_whole():
-    require(RECORDED.is_dir(), "the recorded streams are not here", "they come with the conformance data")
     lines = [(path, each) for path in sorted(RECORDED.glob("*.jsonl")) for each in path.read_bytes().splitlines()]
     kinds = [type(decode_line("Pod", each)) for _, each in lines]
     assert len(kinds) > 20
