@@ -1,0 +1,197 @@
+"""A Pod, two peers and their node, as network namespaces without any way out; real sockets in them.
+
+pod (web)      peer (a)      peer (b)
+   └── eth0 ──────┴──────────────┘
+         bridge in the namespace `node`
+"""
+
+import contextlib
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from enforcers.core.layout import NODE_SET
+from enforcers.core.node_state import TrackedSet
+from enforcers.namespaces import inside
+from enforcers.runtime import Sandbox
+from schemas import addresses
+from schemas.addresses import TCP
+from schemas.programs import Direction, PortRange, Program, Rule, Virtual
+from schemas.sets import SetKind, set_id
+
+NUMBERS: Final = {"node": 1, "web": 2, "a": 3, "b": 4}
+DROPPED_SECONDS: Final = 0.3
+"""Long enough for a packet between two namespaces of one machine."""
+
+
+def address(name: str, family: int = 4) -> str:
+    return f"10.77.1.{NUMBERS[name]}" if family == 4 else f"fd77::{NUMBERS[name]}"
+
+
+def packed(name: str, family: int = 4) -> bytes:
+    return addresses.pack(address(name, family))
+
+
+def both(*names: str) -> set[bytes]:
+    return {packed(name, family) for name in names for family in (4, 6)}
+
+
+class World:
+    """The namespaces, by short name."""
+
+    def __init__(self) -> None:
+        self.prefix = f"ewt-{secrets.token_hex(3)}"
+        self.sockets = contextlib.ExitStack()
+
+    def path(self, name: str) -> Path:
+        return Path("/run/netns") / f"{self.prefix}-{name}"
+
+    def command(self, name: str, *words: str, text: str = "") -> str:
+        done = subprocess.run(
+            ["nsenter", f"--net={self.path(name)}", *words], input=text, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{words} in {name}: {done.stderr}"
+        return done.stdout
+
+    def make(self) -> None:
+        subprocess.run(["ip", "-batch", "-"], input=self._names("add"), text=True, check=True)
+        others = [name for name in NUMBERS if name != "node"]
+        lines = ["link add br0 type bridge mcast_snooping 0", *_address_lines("node", "br0")]
+        for name in others:
+            target = f"{self.prefix}-{name}"
+            lines += [
+                f"link add to-{name} type veth peer name eth0 netns {target}",
+                f"link set to-{name} master br0 up",
+            ]
+        self.command("node", "ip", "-batch", "-", text="\n".join([*lines, "link set lo up", ""]))
+        for name in others:
+            self.command(
+                name, "ip", "-batch", "-", text="\n".join([*_address_lines(name, "eth0"), "link set lo up", ""])
+            )
+
+    def remove(self) -> None:
+        self.sockets.close()
+        subprocess.run(["ip", "-force", "-batch", "-"], input=self._names("del"), text=True, check=False)
+
+    def _names(self, verb: str) -> str:
+        return "".join(f"netns {verb} {self.prefix}-{name}\n" for name in NUMBERS)
+
+    def sandbox(self) -> Sandbox:
+        return Sandbox(
+            uid="uid-web",
+            id="sandbox-1",
+            namespace="shop",
+            name="web",
+            netns=self.path("web"),
+            addresses=(packed("web"), packed("web", 6)),
+        )
+
+    def open_socket(self, name: str, family: int = 4, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket that belongs to the namespace, closed at the end of the test."""
+        domain = socket.AF_INET if family == 4 else socket.AF_INET6
+        made = inside(self.path(name), lambda: socket.socket(domain, kind))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.settimeout(DROPPED_SECONDS)
+        return self.sockets.enter_context(made)
+
+    def listen(self, name: str, port: int, family: int = 4) -> socket.socket:
+        listener = self.open_socket(name, family)
+        listener.bind((address(name, family), port))
+        listener.listen(16)
+        return listener
+
+    def accept(self, listener: socket.socket) -> socket.socket:
+        accepted = self.sockets.enter_context(listener.accept()[0])
+        accepted.settimeout(DROPPED_SECONDS)
+        return accepted
+
+    def connect(self, source: str, target: str, port: int, family: int = 4) -> socket.socket:
+        """Raises TimeoutError where packets are dropped."""
+        made = self.open_socket(source, family)
+        made.connect((address(target, family), port))
+        return made
+
+    def reaches(self, source: str, target: str, port: int, family: int = 4) -> bool:
+        """Whether a new connection comes about, to whoever listens there."""
+        try:
+            self.connect(source, target, port, family).close()
+        except TimeoutError:
+            return False
+        return True
+
+    def rules(self, name: str = "web", *, family: int = 4) -> str:
+        """What iptables shows, without counters and comments of the tool."""
+        tool = "iptables-nft-save" if family == 4 else "ip6tables-nft-save"
+        lines = self.command(name, tool).splitlines()
+        return "\n".join(line.split(" [")[0] for line in lines if not line.startswith("#"))
+
+    def foreign_rules(self, name: str = "web", *, family: int = 4) -> str:
+        """Everything that is not ours."""
+        lines = self.rules(name, family=family).splitlines()
+        return "\n".join(line for line in lines if "ew:" not in line and ":EW-" not in line)
+
+    def handles(self) -> str:
+        """The rules with the numbers that the kernel gave them: another number is another rule."""
+        listing = self.command("web", "nft", "-a", "list", "ruleset")
+        return "\n".join(line.split("counter")[0] + line.rpartition("#")[2] for line in listing.splitlines())
+
+
+def _address_lines(name: str, link: str) -> list[str]:
+    return [
+        f"addr add {address(name)}/24 dev {link}",
+        f"addr add {address(name, 6)}/64 dev {link} nodad",
+        f"link set {link} up",
+    ]
+
+
+@contextlib.contextmanager
+def made_world() -> Iterator[World]:
+    world = World()
+    try:
+        world.make()
+        yield world
+    finally:
+        world.remove()
+
+
+def eventually(what: str, holds: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait until *holds*; says what it waited for."""
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, f"waited {seconds} s for {what}"
+        time.sleep(0.005)
+
+
+CLIENTS: Final = set_id(SetKind.ADDRESSES, "clients")
+VIRTUAL_ADDRESSES: Final = set_id(SetKind.ADDRESSES, "virtual")
+VIRTUAL_PORTS: Final = set_id(SetKind.TUPLES, "virtual ports")
+VIRTUAL_ALLOWED: Final = set_id(SetKind.TUPLES, "virtual allowed")
+POLICY: Final = "NetworkPolicy/shop/web"
+
+
+def sets(**members: set[bytes]) -> dict[str, TrackedSet]:
+    """The node's sets: *clients*, *node* and what is given under its id."""
+    return {
+        NODE_SET: TrackedSet(members.pop("node", both("node"))),
+        CLIENTS: TrackedSet(members.pop("clients", set())),
+        **{identity: TrackedSet(found) for identity, found in members.items()},
+    }
+
+
+def rule(*ports: PortRange, peers: tuple[str, ...] | None = (CLIENTS,)) -> Rule:
+    return Rule(id="rule0000000000aa", policy=POLICY, sets=peers, ports=ports or None)
+
+
+def isolated(*rules: Rule, virtual: Virtual | None = None) -> Direction:
+    return Direction(isolating=(POLICY,), rules=rules, virtual=virtual)
+
+
+def program(*, ingress: Direction | None = None, egress: Direction | None = None) -> Program:
+    return Program(uid="uid-web", namespace="shop", name="web", node="node-1", ingress=ingress, egress=egress)
+
+
+PORT_80: Final = PortRange(TCP, 80, 80)
