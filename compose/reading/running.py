@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from streams.errors import StreamError
+from streams.telemetry import set_up_logging
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run *work* to its end, or until Ctrl-C, which is how one stops to follow. Raises `click.ClickException`."""
+    set_up_logging(level="error")  # to standard error, and only what the command cannot say itself
     try:
         asyncio.run(work)
     except StreamError as error:

@@ -54,8 +54,8 @@ class ClusterFold:
         """Fold *records*, which follow those before."""
         batch = self._reader.read(records)
         step = self._policy.fold(batch.facts)
-        self.inventory.fold(batch.facts)
         self.inventory.fold_poison(batch.poison)
+        self.inventory.fold(batch.facts)
         self.inventory.touch(step.touched)
         self.inventory.wait_for(self._reader.waiting_for)
         self.revision, self.time = batch.revision, batch.time

@@ -75,7 +75,7 @@ class InventoryFold:
         self._segmenting = segmenting
         self._mode_of = mode_of
         self._known = Known()
-        self._unreadable: dict[str, str] = {}  # log key → reason
+        self._unreadable: dict[str, Poison] = {}  # by log key
         self._waiting_for: tuple[str, ...] | None = None
 
         self._notes: dict[ObjectName, _Note] = {}
@@ -92,15 +92,16 @@ class InventoryFold:
     def fold(self, facts: Iterable[Fact]) -> None:
         """Take in *facts* and mark what they may change."""
         for fact in facts:
-            if self._unreadable.pop(fact.key, None) is not None:
+            if (bad := self._unreadable.get(fact.key)) is not None and bad.offset < fact.offset:
+                del self._unreadable[fact.key]
                 self._mark(SUMMARY)
             for mark in self._known.fold(fact):
                 self._mark(mark)
 
     def fold_poison(self, poison: Iterable[Poison]) -> None:
-        """Remember what could not be read, until its key can be."""
+        """Remember what could not be read, until its key can be. Of one batch, come before its facts."""
         for record in poison:
-            self._unreadable[record.key] = record.reason
+            self._unreadable[record.key] = record
             self._mark(SUMMARY)
 
     def touch(self, touched: Iterable[ObjectName]) -> None:
@@ -224,7 +225,7 @@ class InventoryFold:
 
     def _summary(self) -> Summary:
         info, together = self._known.info, self._known.nodes_together
-        unreadable = (Trouble(key, f"its newest record cannot be read: {why}") for key, why in self._unreadable.items())
+        unreadable = (Trouble(key, f"cannot be read or used: {bad.reason}") for key, bad in self._unreadable.items())
         errors = sorted((*_troubles(self._segmenting.problems), *unreadable))
         warnings = sorted(_troubles(self._segmenting.warnings))
         return Summary(

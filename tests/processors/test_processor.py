@@ -9,106 +9,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from processors import processor
-from processors.core.cluster_fold import ClusterFold
-from processors.settings import ProcessorSettings
-from schemas import names
-from schemas.policy import Mark, Policy, decode_fence, decode_mark
 from schemas.reports import decode_report
 from streams import topics
 from streams.child_process import ChildProcess
-from streams.core.publication import Publication
 from streams.errors import ReadFailed
 from streams.inventory_bucket import read_inventory
-from streams.log import Entry, Log
+from streams.log import Entry
 from streams.nats_bus import NatsBus
 from streams.sqlite_log import SqliteLogs
 from streams.status import read_status
-from streams.stream_reading import read_stream
-from streams.telemetry import Health
 from tests.components.waiting import until
-from tests.processors.histories import Writer, allow, namespace, node, pod
+from tests.processors.histories import namespace, pod
+from tests.processors.live_cluster import World, running
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
-
-
-class World:
-    """One cluster: its log, its bus, and what is published of it."""
-
-    def __init__(self, cluster: str, logs: SqliteLogs, events: Log, bus: NatsBus, url: str) -> None:
-        self.cluster = cluster
-        self.logs = logs
-        self.events = events
-        self.bus = bus
-        self.url = url
-        self.writer = Writer(events)
-
-    async def begin(self) -> int:
-        """A shop with a policy, completely listed."""
-        await self.writer.begin()
-        revision = await self.writer.put(
-            namespace("shop"),
-            node("n1", "192.0.2.1"),
-            pod("web", "10.0.0.1", app="web"),
-            pod("client", "10.0.0.2", app="client"),
-            allow("web", {"app": "web"}, {"app": "client"}),
-        )
-        await self.writer.sync()
-        return revision
-
-    async def mark(self) -> Mark | None:
-        message = await self.bus.last_message(names.policy_stream(self.cluster), names.mark_subject(self.cluster))
-        return decode_mark(message.data) if message else None
-
-    async def mark_sequence(self) -> int:
-        return await self._last(names.mark_subject(self.cluster))
-
-    async def fence_sequence(self) -> int:
-        return await self._last(names.fence_subject(self.cluster))
-
-    async def _last(self, subject: str) -> int:
-        message = await self.bus.last_message(names.policy_stream(self.cluster), subject)
-        return int(message.headers["Nats-Sequence"]) if message and message.headers else 0
-
-    async def holder(self) -> str:
-        message = await self.bus.last_message(names.policy_stream(self.cluster), names.fence_subject(self.cluster))
-        return decode_fence(message.data).name if message else ""
-
-    async def published(self) -> Policy:
-        stored = await read_stream(
-            self.bus, names.policy_stream(self.cluster), names.policy_subjects(self.cluster), last_only=False
-        )
-        below = len(names.policy_subjects(self.cluster)) - 1
-        return Publication(max_payload=self.bus.max_payload).read((one.subject[below:], one) for one in stored)
-
-    async def sequence(self) -> int:
-        """Messages ever stored in the policy stream, marks left out: nothing is said about them in a difference."""
-        stored = await read_stream(
-            self.bus, names.policy_stream(self.cluster), names.policy_subjects(self.cluster), last_only=False
-        )
-        return max(one.sequence for one in stored if not one.subject.endswith((".mark", ".fence")))
-
-    async def desired(self) -> Policy:
-        """What a fold of the log says."""
-        fold = ClusterFold(self.cluster, ProcessorSettings().policy)
-        async for records in self.events.read(0):
-            fold.advance(records)
-        return fold.policy()
-
-    async def marked(self, revision: int) -> None:
-        async def there() -> bool:
-            mark = await self.mark()
-            return mark is not None and mark.revision >= revision
-
-        await until(f"a mark at revision {revision}", there, ignoring=(ReadFailed,))
-
-    async def held_by(self, name: str) -> None:
-        async def holds() -> bool:
-            return await self.holder() == name
-
-        await until(f"{name} to own the stream", holds, ignoring=(ReadFailed,))
 
 
 @pytest.fixture
@@ -116,31 +31,6 @@ async def world(nats, tmp_path: Path) -> AsyncIterator[World]:
     cluster = f"c{uuid.uuid4().hex[:10]}"
     async with SqliteLogs(tmp_path / "log.db") as logs, NatsBus(nats.url) as bus:
         yield World(cluster, logs, await logs.open(topics.events(cluster)), bus, nats.url)
-
-
-@asynccontextmanager
-async def running(world: World, name: str, **changes: object) -> AsyncIterator[asyncio.Task[None]]:
-    """A processor with its own connection; drained at the end, unless the test killed it."""
-    settings = ProcessorSettings(
-        name=name,
-        cluster=world.cluster,
-        **{"take_over_seconds": 1.0, "inventory_seconds": 0.05, "status_seconds": 0.5} | changes,
-    )
-    stop = asyncio.Event()
-    async with NatsBus(world.url) as bus:
-        task = asyncio.create_task(
-            processor.run(settings, world.logs, bus, stop, health=Health(), registry=CollectorRegistry()), name=name
-        )
-        try:
-            yield task
-            stop.set()
-            await task
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 async def kill(task: asyncio.Task[None]) -> None:

@@ -277,9 +277,9 @@ def test_what_is_wrong_is_named_in_the_summary_until_it_is_mended():
     assert summary.warnings == (Trouble("Service/shop/web", "partial"),)
     assert [(e.object, e.message) for e in summary.errors] == [
         ("NetworkPolicy/shop/a", "its selector is unreadable"),
-        ("Pod/shop/p", "its newest record cannot be read: cut in half"),
+        ("Pod/shop/p", "cannot be read or used: cut in half"),
     ]
-    fold.fold([there("Pod", "p", "shop")])
+    fold.fold([msgspec.structs.replace(there("Pod", "p", "shop"), offset=8)])
     assert [error.object for error in taken(fold)["summary"].errors] == ["NetworkPolicy/shop/a"]
 
 
