@@ -11,7 +11,8 @@ from processors.core.segmentation.members import Cohort, Selection
 from processors.core.segmentation.policies import PolicySpec, RuleSpec, read_spec
 from processors.core.segmentation.population import Population
 from processors.core.segmentation.rules import Peers, Side, resolution
-from processors.core.segmentation.virtual import Signature, Virtuals
+from processors.core.segmentation.signatures import Signature
+from processors.core.segmentation.virtual import Virtuals
 from schemas import names
 from schemas.programs import Direction
 

@@ -153,7 +153,8 @@ class SelectionSet(AddressSet):
         self._port = port
 
     def fill(self) -> Iterable[bytes]:
-        self._selection.live.append(self)
+        if self not in self._selection.live:
+            self._selection.live.append(self)
         for cohort in self._selection.cohorts:
             for workload in cohort.workloads:
                 for address in workload.owned:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from processors.core.segmentation.population import Population
 from processors.core.segmentation.services import ServiceKey, ServiceView
-from processors.core.segmentation.virtual import Signature, Virtuals
+from processors.core.segmentation.signatures import Signature
+from processors.core.segmentation.virtual import Virtuals
 from schemas import addresses, names
 
 
