@@ -81,6 +81,7 @@ class Cven:
         """Whether it enforces what it kept, since nobody told it anything newer."""
         self.changed = asyncio.Event()
         """Set when there is something to report."""
+        self._acknowledged = asyncio.Condition()
         self._runtime = runtime
         self._node_netns = node_netns
         self._metrics = metrics
@@ -125,6 +126,11 @@ class Cven:
             for task in others:
                 task.cancel()
         _log.info("stopped; the rules of all Pods stay", node=self.settings.node, pods=len(self.pods))
+
+    async def realized(self, revision: int) -> None:
+        """Return once *revision* is realized on this node, but for `exceptions`."""
+        async with self._acknowledged:
+            await self._acknowledged.wait_for(lambda: self.revision >= revision)
 
     async def _take_policy(self, updates: AsyncIterator[NodeUpdate]) -> None:
         async for update in updates:
@@ -261,6 +267,8 @@ class Cven:
             for mark in marks
             if mark.changed and mark.time
         ]
+        async with self._acknowledged:
+            self._acknowledged.notify_all()
 
     async def _audit_again(self) -> None:
         """A connection whose entry was not confirmed at the first audit is by now, or never."""

@@ -28,31 +28,44 @@ SNAPSHOT_SECONDS: Final = 1.0
 _log = structlog.get_logger("enforcers.enforcer")
 
 
-async def run(
-    settings: EnforcerSettings,
-    bus: NatsBus,
-    runtime: Runtime,
-    stop: asyncio.Event,
-    *,
-    node_netns: Path = HERE,
-    snapshot: Path | None = None,
-    health: Health,
-    registry: CollectorRegistry,
-) -> None:
-    """Enforce on one node until *stop* is set.
+class Enforcer:
+    """Enforces on one node of *bus*'s cluster.
 
     *snapshot* is the file of the last complete state: read at the start, written as the state changes.
     """
-    kept = _load(snapshot)
-    cven = Cven(settings, runtime, node_netns=node_netns, kept=kept, metrics=Metrics(registry), health=health)
-    async with PolicyReader(bus, settings.cluster, settings.node) as reader, asyncio.TaskGroup() as tasks:
-        helpers = [
-            tasks.create_task(_report(cven, bus, runtime), name="report"),
-            tasks.create_task(_keep_snapshots(cven, snapshot), name="keep snapshots"),
-        ]
-        await tasks.create_task(cven.run(reader, stop), name="enforce")
-        for task in helpers:
-            task.cancel()
+
+    def __init__(
+        self,
+        settings: EnforcerSettings,
+        bus: NatsBus,
+        runtime: Runtime,
+        *,
+        node_netns: Path = HERE,
+        snapshot: Path | None = None,
+        health: Health,
+        registry: CollectorRegistry,
+    ) -> None:
+        self.cven = Cven(
+            settings, runtime, node_netns=node_netns, kept=_load(snapshot), metrics=Metrics(registry), health=health
+        )
+        self._bus = bus
+        self._runtime = runtime
+        self._snapshot = snapshot
+
+    async def run(self, stop: asyncio.Event, *, jitter_seconds: float = 1.0) -> None:
+        """Enforce until *stop* is set; *jitter_seconds* spreads the catch-ups of many nodes."""
+        settings = self.cven.settings
+        async with (
+            PolicyReader(self._bus, settings.cluster, settings.node, jitter_seconds=jitter_seconds) as reader,
+            asyncio.TaskGroup() as tasks,
+        ):
+            helpers = [
+                tasks.create_task(_report(self.cven, self._bus, self._runtime), name="report"),
+                tasks.create_task(_keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
+            ]
+            await tasks.create_task(self.cven.run(reader, stop), name="enforce")
+            for task in helpers:
+                task.cancel()
 
 
 def describe(cven: Cven, runtime: Runtime) -> list[Status]:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -133,6 +134,7 @@ class Kubelink:
         """Why there is no writer, or why there is a new one."""
         self._told: dict[str, str] = {}
         self._logger = structlog.get_logger().bind(cluster=cluster, component="kubelink")
+        self._settled = asyncio.Event()
         self.source_ended = asyncio.Event()
         """The source will tell nothing more, and what it told is written."""
 
@@ -160,6 +162,10 @@ class Kubelink:
             lag_seconds=0.0 if self._waiting_since is None else self._monotonic() - self._waiting_since,
             problems={**problems, **writer.reflector.problems},
         )
+
+    async def settled(self) -> None:
+        """Return once everything that the source has delivered is written, or found to differ in nothing."""
+        await self._settled.wait()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write until *stop* is set, then drain.
@@ -250,7 +256,11 @@ class Kubelink:
             inbox.close()
 
     async def _taking_in(self, inbox: Inbox) -> None:
-        await self._source.observing(inbox.put)
+        async def deliver(observations: Sequence[Observation]) -> None:
+            self._settled.clear()
+            await inbox.put(observations)
+
+        await self._source.observing(deliver)
         await inbox.put([_Ended()])
 
     async def _looking(self, inbox: Inbox) -> None:
@@ -269,6 +279,8 @@ class Kubelink:
                     self.source_ended.set()
                 await writer.look()
             self._waiting_since = None
+            if not len(inbox):
+                self._settled.set()
 
     def _enter(self, phase: Phase) -> None:
         if phase is Phase.STANDBY and self._writer is not None:

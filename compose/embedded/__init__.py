@@ -1,0 +1,1 @@
+"""Everything in one process: the embedded log and bus, with Kubelink, the PCE and enforcers around them."""
