@@ -126,6 +126,9 @@ class ApiServerSource:
                         await deliver(seen)
                     if watch.refused:
                         break
+                    if request.listing and watch.version:
+                        # The list is complete. It goes on as a watch, whose silence is measured otherwise.
+                        return watch.ended()
         except ApiUnreachable as error:
             cut = watch.cut(splitter.rest())
             last, pause = watch.broken(error.reason, silent=error.silent)

@@ -1,6 +1,5 @@
 """Kubelink against a real kube-apiserver: lists, watches, and everything that interrupts them."""
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -73,7 +72,12 @@ async def a_fresh_list(server: ControlPlane, logs: SqliteLogs) -> dict[str, Any]
     log = await logs.open(events(f"fresh-{next(_numbers)}"))
     async with kubelink(log, source(server)) as link:
         await complete(link)
-    return await known(log)
+    return without_version(await known(log))
+
+
+def without_version(state: dict[str, Any]) -> dict[str, Any]:
+    """*state* without what the server says of itself, which is asked for on its own."""
+    return {key: item for key, item in state.items() if key != "Cluster/-/-"}
 
 
 @pytest.fixture
@@ -133,8 +137,11 @@ async def test_a_restarted_kubelink_writes_only_what_differs(apiserver: ControlP
     await create(apiserver, space, "comes")
     async with kubelink(log, source(apiserver)) as link:
         await complete(link)
-    news = [event for event in (await history(log))[before:] if event.kind in ("Pod", "Namespace", "Node", "Service")]
-    assert {(event.type, event.name) for event in news} == {(EventType.DELETED, "goes"), (EventType.ADDED, "comes")}
+    news = [event for event in (await history(log))[before:] if event.namespace == space]
+    assert sorted((event.type, event.name) for event in news) == [
+        (EventType.ADDED, "comes"),
+        (EventType.DELETED, "goes"),
+    ]
 
 
 @pytest.mark.parametrize("manner", ["kill", "stop"])
@@ -152,7 +159,7 @@ async def test_a_restart_of_the_server_during_changes_ends_as_a_fresh_list(
         await create(apiserver, space, "b1")
         await until_pods(log, space, *(f"a{number}" for number in range(5, 10)), "b1")
         await until("the trouble to be over", lambda: link.state.problems == {}, within_seconds=40)
-        assert await known(log) == await a_fresh_list(apiserver, logs)
+        assert without_version(await known(log)) == await a_fresh_list(apiserver, logs)
 
 
 async def test_a_version_that_etcd_has_forgotten_leads_to_a_new_list(own_server: ControlPlane, log: Log):
@@ -162,8 +169,7 @@ async def test_a_version_that_etcd_has_forgotten_leads_to_a_new_list(own_server:
     await create(own_server, space, "goes", "stays")
     async with TcpProxy(own_server.port) as proxy:
         through = access(own_server, url=f"https://127.0.0.1:{proxy.port}")
-        patience = Patience(silence_seconds=3.0)
-        async with kubelink(log, ApiServerSource(through, patience=patience)) as link:
+        async with kubelink(log, ApiServerSource(through, patience=Patience(silence_seconds=3.0))) as link:
             await complete(link)
             proxy.stall()
             await delete(own_server, space, "goes")
@@ -178,9 +184,7 @@ async def test_a_version_older_than_a_restarted_server_leads_to_a_new_list(apise
     await create(apiserver, space, "goes")
     async with TcpProxy(apiserver.port) as proxy:
         through = access(apiserver, url=f"https://127.0.0.1:{proxy.port}")
-        patience = Patience(silence_seconds=8.0)
-        watching = ApiServerSource(through, patience=patience)
-        async with kubelink(log, watching) as link:
+        async with kubelink(log, ApiServerSource(through, patience=Patience(silence_seconds=8.0))) as link:
             await complete(link)
             proxy.stall()
             await delete(apiserver, space, "goes")
@@ -312,8 +316,6 @@ async def test_what_a_replaced_kubelink_still_writes_is_ignored_and_written_over
     paused = await EpochWriter.begin(log, cluster="test", kinds=("Pod",), writer="paused")
     async with kubelink(log, source(apiserver)) as link:
         await complete(link)
-        stale = paused.reflector.mend("")
-        assert stale == []
         key = f"Pod/{space}/web"
         late = next(record for record in await records(log) if record.key == key)
         assert late.value is not None
@@ -326,4 +328,3 @@ async def test_what_a_replaced_kubelink_still_writes_is_ignored_and_written_over
 
         await until("the late writes to be written over", mended)
         assert await pods_of(log, space) == {"web"}
-    await asyncio.sleep(0)
