@@ -153,7 +153,7 @@ class PolicyFold:
         if found is None:
             self._compiler.remove(fact.namespace, fact.name)
         else:
-            self._compiler.put(fact.namespace, fact.name, fact.uid, bytes(found.spec))
+            self._compiler.put(fact.namespace, fact.name, bytes(found.spec))
 
     def _take_service(self, fact: Fact) -> None:
         self._services.put_service((fact.namespace, fact.name), cast("Service | None", fact.object))

@@ -30,12 +30,11 @@ class Policy:
     and the policy selects nothing. All the while it is reported as a problem of the object.
     """
 
-    __slots__ = ("egress", "ingress", "name", "problems", "raw", "standing", "subject", "uid")
+    __slots__ = ("egress", "ingress", "name", "problems", "raw", "standing", "subject")
 
     def __init__(self, name: str) -> None:
         self.name = name
         """``NetworkPolicy/<namespace>/<name>``."""
-        self.uid = ""
         self.raw = b""
         self.standing: PolicySpec | None = None
         self.subject: Selection | None = None
@@ -78,17 +77,15 @@ class Compiler:
 
     # --- policies ----------------------------------------------------------------------------------------------------
 
-    def put(self, namespace: str, name: str, uid: str, raw: bytes) -> None:
-        """A policy is now as *raw* says."""
+    def put(self, namespace: str, name: str, raw: bytes) -> None:
+        """A policy is now as *raw* says; one of the same name and another uid must have been removed before."""
         policy = self.policies.get((namespace, name))
         if policy is None:
             policy = self.policies[namespace, name] = Policy(names.key("NetworkPolicy", namespace, name))
-        elif policy.uid == uid and policy.raw == raw:
+        elif policy.raw == raw:
             return
-        elif policy.uid != uid:
-            policy.standing = None
         spec = read_spec(raw)
-        policy.uid, policy.raw, policy.problems = uid, raw, spec.problems
+        policy.raw, policy.problems = raw, spec.problems
         if spec.subject is not None:
             policy.standing = spec
         elif policy.standing is not None:
