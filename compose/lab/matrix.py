@@ -113,4 +113,4 @@ def cells(answers: Mapping[Probe, Answer]) -> dict[Cell, Answer]:
         known = result.get(cell)
         if known is None or order.index(answer.outcome) < order.index(known.outcome):
             result[cell] = answer
-    return result
+    return dict(sorted(result.items(), key=lambda item: item[0]))
