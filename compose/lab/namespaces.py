@@ -1,93 +1,26 @@
-"""Entering network namespaces: by a thread that does not come back for quick work, by ``nsenter`` for commands.
+"""The lab's namespaces by name: iproute2 keeps them as files of one folder. How they are entered is the enforcer's."""
 
-A thread has its own namespace, and a socket belongs for life to the one it was made in. So sockets are made by a thread
-that entered, and used by anyone. The thread ends with its work: no other work ever runs in the wrong namespace.
-"""
-
-import asyncio
-import ctypes
-import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from enforcers import namespaces
+
 T = TypeVar("T")
 
 RUN_NETNS: Final = Path("/run/netns")
-CLONE_NEWNET: Final = 0x40000000
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class NoNamespace(Exception):
-    """The namespace *name* does not exist (any more)."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"network namespace {name} does not exist")
-        self.name = name
-
-
-class CommandFailed(Exception):
-    """A command in a namespace failed; *line* is the line of its input that it named, if it named one."""
-
-    def __init__(self, namespace: str, command: Sequence[str], status: int, message: str, line: str = "") -> None:
-        where = f" at {line!r}" if line else ""
-        super().__init__(
-            f"{' '.join(command)} in {namespace or 'this namespace'} ended with {status}{where}: {message}"
-        )
-        self.namespace = namespace
-        self.command = tuple(command)
-        self.status = status
-        self.message = message
-        self.line = line
+NoNamespace = namespaces.NoNamespace
+CommandFailed = namespaces.CommandFailed
 
 
 def path_of(namespace: str) -> Path:
-    return RUN_NETNS / namespace
-
-
-def enter(namespace: str) -> None:
-    """Move the calling thread into *namespace*. Raises `NoNamespace`, or `OSError` where that is not permitted."""
-    try:
-        handle = os.open(path_of(namespace), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise NoNamespace(namespace) from None
-    try:
-        if _libc.setns(handle, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            if number == 22:  # EINVAL: a plain file, left when its namespace went
-                raise NoNamespace(namespace)
-            raise OSError(number, f"cannot enter {namespace}: {os.strerror(number)}")
-    finally:
-        os.close(handle)
+    """The file that stands for *namespace*; an empty name is the own one."""
+    return RUN_NETNS / namespace if namespace else namespaces.HERE
 
 
 def inside_each(work: Iterable[tuple[str, Callable[[], T]]]) -> list[T]:
-    """Do short *work* (namespace, function) in its namespaces, by one thread; return the results in order.
-
-    Blocks the caller: ~10 µs per namespace and whatever the functions take. The first error ends it and is raised here.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def tour() -> None:
-        current = ""
-        try:
-            for namespace, function in work:
-                if namespace != current:
-                    enter(namespace)
-                    current = namespace
-                results.append(function())
-        except BaseException as error:  # noqa: BLE001  carried to the caller, not swallowed
-            errors.append(error)
-
-    thread = threading.Thread(target=tour, name="inside-namespaces", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results
+    """As `enforcers.namespaces.inside_each`, by name."""
+    return namespaces.inside_each((path_of(name), function) for name, function in work)
 
 
 def inside(namespace: str, function: Callable[[], T]) -> T:
@@ -96,30 +29,5 @@ def inside(namespace: str, function: Callable[[], T]) -> T:
 
 
 async def run(namespace: str, command: Sequence[str], text: str = "") -> str:
-    """Run *command* in *namespace* (empty: here) with *text* as input; return its output. Raises `CommandFailed`."""
-    full = command if not namespace else ["nsenter", f"--net={path_of(namespace)}", *command]
-    process = await asyncio.create_subprocess_exec(
-        *full, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        output, errors = await process.communicate(text.encode())
-    except asyncio.CancelledError:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        raise
-    if process.returncode:
-        message = errors.decode(errors="replace").strip()
-        raise CommandFailed(namespace, command, process.returncode, message, _named_line(message, text))
-    return output.decode()
-
-
-def _named_line(message: str, text: str) -> str:
-    """``ip`` and ``iptables-restore`` name the line they failed at, as ``-:3`` and ``line 3``."""
-    for mark in ("-:", "line "):
-        _, found, rest = message.partition(mark)
-        number = rest.split()[0].rstrip(":") if rest.split() else ""
-        lines = text.splitlines()
-        if found and number.isdigit() and 0 < int(number) <= len(lines):
-            return lines[int(number) - 1]
-    return ""
+    """As `enforcers.namespaces.run`, by name."""
+    return await namespaces.run(path_of(namespace), command, text)

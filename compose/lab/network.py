@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
-
 from compose.lab import namespaces, state
 from compose.lab.plan import Layout, Plan, PlannedPod, VirtualPort, family, make_plan
 from compose.lab.talk.conversing import Conversation
@@ -25,21 +23,11 @@ from compose.lab.wires.checking import NotReady, check_closed, wait_until_forwar
 from compose.lab.wires.removing import delete, discard, existing, sweep
 from compose.lab.wires.translation import translate
 from compose.lab.wires.wiring import BRIDGE_SYSCTLS, HOST, Batch, Wiring, changes, wire
+from enforcers.runtime import Sandbox
+from schemas.addresses import pack
 
 PARALLEL: Final = 4
 """Commands at a time: nearly all their time is spent under the kernel's one rtnl lock."""
-
-
-class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
-    """A Pod as an enforcer meets it."""
-
-    uid: str
-    namespace: str
-    name: str
-    node: str
-    netns: Path
-    """A file that names its network namespace."""
-    addresses: tuple[str, ...]
 
 
 class Lab:
@@ -140,19 +128,19 @@ class Lab:
         """A lasting connection from the Pod *source* (``namespace/name``) to a server at *address*."""
         return Conversation(self.pod(source).netns, address, port, protocol=protocol)
 
-    def sandboxes(self) -> list[Sandbox]:
-        """Every Pod that has a namespace of its own, for the enforcer of its node."""
+    def sandboxes(self, node: str | None = None) -> list[Sandbox]:
+        """Every Pod with a namespace of its own, of all nodes or of *node*: what its enforcer is to know."""
         return [
             Sandbox(
                 uid=planned.pod.uid,
+                id=planned.link,
                 namespace=planned.pod.namespace,
                 name=planned.pod.name,
-                node=planned.pod.node,
                 netns=namespaces.path_of(planned.netns),
-                addresses=planned.pod.addresses,
+                addresses=tuple(pack(address) for address in planned.pod.addresses),
             )
             for planned in self.plan.pods
-            if planned.link
+            if planned.link and node in (None, planned.pod.node)
         ]
 
     def node_netns(self, name: str) -> Path:
