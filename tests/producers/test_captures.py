@@ -103,5 +103,5 @@ async def test_a_kubelink_stays_up_after_its_capture_has_ended(log: Log, tmp_pat
 
 
 async def test_a_file_that_is_not_there_is_named(log: Log, tmp_path: Path):
-    with pytest.raises(SourceInvalid, match="missing.jsonl"):
+    with pytest.raises(SourceInvalid, match=r"missing\.jsonl"):
         await feed(log, CaptureSource([tmp_path / "missing.jsonl"]), cluster="test")

@@ -95,7 +95,7 @@ async def test_a_bad_document_is_named_and_stops_nothing_else(log: Log, tmp_path
     (tmp_path / "c.yml").write_text("kind: Pod\nmetadata: {name: db}\n---\n{unclosed")
     (tmp_path / ".hidden.yaml").write_text("nonsense: [")
     writer = await feed(log, ManifestSource([tmp_path], follow=False), cluster="test")
-    assert {key for key in await known(log)} == {"NetworkPolicy/default/deny", "Pod/default/web", "Pod/default/db"}
+    assert set(await known(log)) == {"NetworkPolicy/default/deny", "Pod/default/web", "Pod/default/db"}
     problems = writer.reflector.problems
     assert "plain text" in problems[f"{tmp_path}/a.yaml, document 2"]
     assert "expected `str`, got `float`" in problems["Pod/default/api"].lower()
