@@ -11,7 +11,7 @@ node's address translation in both directions. Nothing here reads or changes the
 import hashlib
 import ipaddress
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -164,32 +164,33 @@ def spread(pods: Sequence[LabPod], nodes: Sequence[LabNode], previous: Plan | No
 
     A Pod in the host network goes where its address is, and Pods that share a host address share a node.
     """
+    previous = previous or Plan(lab="")
     names = [node.name for node in nodes] or list(DEFAULT_NODES)
-    before = {planned.pod.uid or planned.key: planned.pod.node for planned in previous.pods} if previous else {}
-    homes = {address: node.name for node in nodes for address in node.addresses}
-    if previous is not None:
-        homes |= {address: node.name for node in previous.nodes for address in node.addresses}
-    settled = {
-        index: pod.node or before.get(pod.uid or pod.key, "") for index, pod in enumerate(pods) if not pod.host_network
-    }
-    load = Counter(dict.fromkeys(names, 0))
-    load.update(node for node in settled.values() if node)
+    before = {planned.pod.uid or planned.key: planned.pod.node for planned in previous.pods}
+    homes = {address: node.name for node in previous.nodes for address in node.addresses}
+    homes |= {address: node.name for node in nodes for address in node.addresses}
+    known = [_settled(pod, before, homes) for pod in pods]
+    load = Counter(node for pod, node in zip(pods, known, strict=True) if not pod.host_network)
+    hosts = Counter(homes.values())
 
     placed = []
-    hosts = Counter(dict.fromkeys(names, 0))
-    hosts.update(homes.values())
-    for index, pod in enumerate(pods):
-        node = pod.node or settled.get(index, "")
-        if not node and pod.host_network:
-            node = next((homes[address] for address in pod.addresses if address in homes), "")
-            node = node or min(names, key=lambda name: hosts[name])
+    for pod, settled in zip(pods, known, strict=True):
+        node = settled or _settled(pod, before, homes)  # a Pod before it may have brought its address to a node
+        if not node:
+            busy = hosts if pod.host_network else load
+            node = min(names, key=lambda name: busy[name])
+            busy[node] += 1
+        if pod.host_network:
             homes |= dict.fromkeys(pod.addresses, node)
-            hosts[node] += 1
-        elif not node:
-            node = min(names, key=lambda name: load[name])
-            load[node] += 1
         placed.append(msgspec.structs.replace(pod, node=node))
     return tuple(placed)
+
+
+def _settled(pod: LabPod, before: Mapping[str, str], homes: Mapping[str, str]) -> str:
+    """The node that *pod* has, had, or shares an address with; empty if any will do."""
+    if pod.node or not pod.host_network:
+        return pod.node or before.get(pod.uid or pod.key, "")
+    return next((homes[address] for address in pod.addresses if address in homes), "")
 
 
 def _number_nodes(lab: str, layout: Layout, pods: Sequence[LabPod], previous: Plan) -> tuple[PlannedNode, ...]:
