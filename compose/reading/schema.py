@@ -24,11 +24,21 @@ TYPES: Final[dict[str, Any]] = {
     "status": status.Status,
 }
 
+REPORT_PARTS: Final = (reports.ContainerState, reports.VirtualPort, reports.Backend, reports.Trouble)
+
+REPORTS_TITLE: Final = """\
+# The five reports
+
+Values of the key-value bucket `inventory-<cluster>`, JSON. Written by `eastwest schema reports`; do not edit.
+
+They hold only what changes when the cluster changes. `eastwest get` joins what components say of themselves (heartbeat,
+lag, realized revision, containers as the node's runtime reports them), which travels as status, under `status`."""
+
 EXAMPLES: Final = """\b
 Examples:
   eastwest schema                 every type, with what it is
   eastwest schema event           the JSON Schema of an event
-  eastwest schema reports         the fields of the five reports, as a Markdown table
+  eastwest schema reports         the fields of the five reports, as Markdown (docs/reports.md)
 """
 
 
@@ -69,12 +79,16 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 def report_tables() -> str:
-    """The five reports' fields in Markdown, from their docstrings: the documentation's table."""
-    parts = []
+    """The five reports' fields in Markdown, from their docstrings: ``docs/reports.md``."""
+    parts = [REPORTS_TITLE]
     for prefix, type_ in reports.PREFIXES.items():
-        texts = documentation(type_)
-        rows = "\n".join(f"| `{field}` | {texts.get(field, '')} |" for field in type_.__struct_fields__)
-        parts.append(
-            f"### {type_.title} (`{prefix}`)\n\n{_purpose(type_)}\n\n| field | what it says |\n| --- | --- |\n{rows}"
-        )
-    return "\n\n".join(parts)
+        parts.append(f"## {type_.title} (`{prefix}`)\n\n{_purpose(type_)}\n\n{_fields(type_)}")
+    parts.append("# What is in them")
+    parts.extend(f"## {part.__name__}\n\n{_purpose(part)}\n\n{_fields(part)}" for part in REPORT_PARTS)
+    return "\n\n".join(parts).replace("``", "`")  # code in docstrings is marked as in reStructuredText
+
+
+def _fields(type_: Any) -> str:
+    texts = documentation(type_)
+    rows = (f"| `{field}` | {texts.get(field, '')} |" for field in type_.__struct_fields__)
+    return "\n".join(("| field | what it says |", "| --- | --- |", *rows))

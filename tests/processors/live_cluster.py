@@ -13,9 +13,8 @@ from schemas import names
 from schemas.policy import Mark, Policy, decode_fence, decode_mark
 from streams.core.publication import Publication
 from streams.errors import ReadFailed
-from streams.log import Log
+from streams.log import Log, Logs
 from streams.nats_bus import NatsBus
-from streams.sqlite_log import SqliteLogs
 from streams.stream_reading import read_stream
 from streams.telemetry import Health
 from tests.components.waiting import until
@@ -25,7 +24,7 @@ from tests.processors.histories import Writer, allow, namespace, node, pod
 class World:
     """One cluster: its log, its bus, and what is published of it."""
 
-    def __init__(self, cluster: str, logs: SqliteLogs, events: Log, bus: NatsBus, url: str) -> None:
+    def __init__(self, cluster: str, logs: Logs, events: Log, bus: NatsBus, url: str) -> None:
         self.cluster = cluster
         self.logs = logs
         self.events = events

@@ -1,0 +1,124 @@
+"""The parts of the reading commands that need nothing running."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from compose.reading import output, schema
+from compose.reading.columns import HEADINGS, row, summary
+from compose.reading.joining import NOTHING, Spoken, joined
+from compose.reading.policy_text import text
+from compose.reading.ranges import When
+from compose.reading.selecting import label_test
+from schemas.addresses import TCP, pack
+from schemas.programs import Direction, PortRange, Program, Rule, Virtual
+from schemas.reports import Backend, ContainerWorkload, Profile, Summary, Trouble, VirtualPort, VirtualService, Workload
+from schemas.sets import SetKind, endpoint, set_id
+from schemas.status import Component, CvenStatus, KubelinkStatus, PodException, ProcessorStatus
+from streams.status import Heard
+
+
+@pytest.mark.parametrize(
+    ("selector", "fits", "fails"),
+    [
+        ("", {}, None),
+        ("app=web", {"app": "web"}, {"app": "db"}),
+        ("app==web,tier!=x", {"app": "web"}, {"app": "web", "tier": "x"}),
+        ("app", {"app": ""}, {}),
+        ("!app", {}, {"app": "web"}),
+        ("app in (web, db)", {"app": "db"}, {"app": "x"}),
+        ("app notin (web,db),tier", {"tier": ""}, {"app": "web", "tier": ""}),
+    ],
+)
+def test_labels_are_selected_as_kubectl_does(selector, fits, fails):
+    assert label_test(selector)(fits)
+    assert fails is None or not label_test(selector)(fails)
+
+
+@pytest.mark.parametrize("selector", ["a b", "=x", "a in b", "!"])
+def test_what_is_no_selector_is_refused(selector):
+    with pytest.raises(click.BadParameter, match="not a label selector"):
+        label_test(selector)
+
+
+def test_an_instant_is_said_as_such_or_as_how_long_ago():
+    def when(value: str) -> int:
+        return When().convert(value, None, None)
+
+    assert when("2026-01-02T14:05:00Z") == when("2026-01-02T14:05:00") == when("2026-01-02T15:05:00+01:00")
+    assert when("1h") < datetime.now(UTC).timestamp() * 1000 - 3_500_000
+    with pytest.raises(click.BadParameter, match="neither an instant"):
+        when("yesterday")
+
+
+def test_columns_stand_in_line_with_what_was_printed_before():
+    assert output.aligned([("A", "LONG"), ("bb", "")]) == ["A    LONG", "bb   -"]
+    assert output.aligned([("x", "y")], output.widths([("wide one", "z")])) == ["x          y"]
+
+
+def test_every_row_has_its_headings():
+    reports = (
+        Workload(name="n", addresses=(("InternalIP", "192.0.2.1"),)),
+        ContainerWorkload(namespace="s", name="p", owners=("ReplicaSet/a-1", "Deployment/a")),
+        VirtualService(
+            namespace="s", name="v", ports=(VirtualPort(port=80, node_port=30080),),
+            backends=(Backend(state="ready", address="10.0.0.1"),), backends_total={"ready": 1},
+        ),
+        Profile(namespace="s"),
+    )  # fmt: skip
+    for report in reports:
+        normal, more = HEADINGS[type(report)]
+        assert len(row(report, NOTHING, False)) == len(normal)
+        assert len(row(report, NOTHING, True)) == len(normal) + len(more)
+
+
+def test_the_summary_shows_components_their_lag_and_what_is_wrong():
+    heard = {
+        (Component.CVEN, "n1"): Heard(
+            CvenStatus(node="n1", heartbeat="", realized=6, exceptions=(PodException(uid="u", reason="no"),)), 100.0
+        ),
+        (Component.KUBELINK, "k"): Heard(KubelinkStatus(name="k", heartbeat="", leading=True, epoch=3), 40.0),
+        (Component.PROCESSOR, "p"): Heard(ProcessorStatus(name="p", heartbeat="", problems=("too old",)), 0.0),
+    }
+    report = Summary(cluster="c", errors=(Trouble("Pod/s/p", "wrong"),), errors_total=1)
+    lines = "\n".join(summary(report, Spoken(heard, 101.0, 7)))
+    assert "realized 6 of 7, 1 exceptions" in lines
+    assert "leading, epoch 3" in lines
+    assert "degraded" in lines or "offline" in lines
+    assert "processor p: too old" in lines
+    assert "Pod/s/p: wrong" in lines
+    components = joined(report, Spoken(heard, 101.0, 7))["status"]["components"]
+    assert [one["connectivity"] for one in components] == ["online", "offline", "offline"]
+
+
+def test_a_program_reads_as_a_person_would_say_it():
+    allowed, vip, ports = (set_id(kind, "x") for kind in (SetKind.TUPLES, SetKind.ADDRESSES, SetKind.TUPLES))
+    ports = set_id(SetKind.TUPLES, "ports")
+    program = Program(
+        uid="u", namespace="s", name="p", node="n",
+        ingress=Direction(isolating=("NetworkPolicy/s/deny",)),
+        egress=Direction(
+            isolating=("NetworkPolicy/s/out",),
+            rules=(Rule(id="r", policy="NetworkPolicy/s/out", sets=None, ports=(PortRange(TCP, 80, 90),)),),
+            virtual=Virtual(addresses=vip, ports=ports, allowed=(allowed,)),
+        ),
+    )  # fmt: skip
+    sets = {
+        allowed: frozenset({endpoint(pack("10.9.0.1"), TCP, 80)}),
+        vip: frozenset({pack("10.9.0.1")}),
+        ports: frozenset(),
+    }
+    said = "\n".join(text(program, sets))
+    assert "nothing is allowed" in said
+    assert "allow to anyone   on 80-90/TCP   NetworkPolicy/s/out   rule r" in said
+    assert f"allow to Services {allowed} (1)" in said
+    assert "10.9.0.1:80/TCP" in said
+    assert "block to other Services (1 addresses)" in said
+
+
+def test_the_documents_table_of_the_reports_is_what_the_schema_says():
+    written = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    assert CliRunner().invoke(schema.schema, ["reports"]).output == written
