@@ -24,10 +24,8 @@ from compose.lab.plan import DEFAULT_NODES, Layout
 from compose.lab.probing import DROP_SECONDS, Answer, probe_all
 from enforcers.enforcer import Enforcer
 from enforcers.given_runtime import GivenRuntime
-from enforcers.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from processors.settings import ProcessorSettings
-from schemas import addresses
 from schemas.objects import KubernetesObject
 
 REALIZED_SECONDS: Final = 30.0
@@ -75,18 +73,8 @@ class LabCluster:
         return cells(await probe_all(declared_matrix(self.lab.plan), timeout_seconds=timeout_seconds))
 
     def _tell_runtimes(self) -> None:
-        by_node: dict[str, list[Sandbox]] = {node.name: [] for node in self.lab.plan.nodes}
-        for each in self.lab.sandboxes():
-            sandbox = Sandbox(
-                uid=each.uid,
-                namespace=each.namespace,
-                name=each.name,
-                netns=each.netns,
-                addresses=tuple(map(addresses.pack, each.addresses)),
-            )
-            by_node[each.node].append(sandbox)
-        for node, sandboxes in by_node.items():
-            self._runtime(node).tell(sandboxes)
+        for node in self.lab.plan.nodes:
+            self._runtime(node.name).tell(self.lab.sandboxes(node.name))
 
     def _runtime(self, node: str) -> GivenRuntime:
         """The runtime of *node*; a node that is new gets its C-VEN."""
