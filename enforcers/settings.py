@@ -24,8 +24,8 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
     pause: bool = False
     """Keep everything as it is and write nothing, until started without. Default: false."""
     unknown_pods: Literal["open", "isolate"] = "open"
-    """What becomes of Pods that the snapshot on disk does not know while NATS is away: ``open`` (default) leaves them as
-    they are, ``isolate`` admits only their own node."""
+    """What becomes of Pods that the snapshot on disk does not know while NATS is away: ``open`` (default) leaves them
+    as they are, ``isolate`` admits only their own node."""
     extra_node_addresses: tuple[str, ...] = ()
     """Addresses from which the node also reaches its Pods, beside those that it has: meshes probe from link-local
     ones. Default: none."""

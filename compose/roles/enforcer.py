@@ -1,0 +1,59 @@
+"""`eastwest enforcer`: the C-VEN of one node as a process of its own."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import click
+from prometheus_client import CollectorRegistry
+
+from compose.connections import bus_of, data_folder
+from compose.options import with_settings
+from enforcers.cri import CriRuntime
+from enforcers.enforcer import Enforcer
+from enforcers.settings import EnforcerSettings
+from streams.lifecycle import serve
+from streams.telemetry import Health, serving, set_up_logging
+
+SNAPSHOT_FILE: Final = "enforcer.snapshot"
+
+EXAMPLES = """\b
+Examples:
+  eastwest enforcer --node worker-1 --nats nats://nats:4222 --observe    plan and report, program nothing
+  eastwest enforcer --node worker-1 --nats nats://nats:4222 --listen 127.0.0.1:9461
+  eastwest enforcer --pause                                              keep everything, write nothing
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@with_settings(EnforcerSettings)
+def enforcer(settings: EnforcerSettings) -> None:
+    """Run the C-VEN of this node: programs and address sets to rules in the namespaces of its Pods.
+
+    Rules stay when it stops; `eastwest uninstall` removes them.
+    """
+    if not settings.nats:
+        raise click.UsageError("an enforcer needs NATS: name it by --nats or EASTWEST_NATS")
+    set_up_logging(settings.log_format, settings.log_level)
+    asyncio.run(_run(settings))  # not uvloop: it gives up on a netlink socket that once lost messages
+
+
+async def _run(settings: EnforcerSettings) -> None:
+    health, registry = Health("NATS", "policy", "runtime"), CollectorRegistry()
+
+    async def work(stop: asyncio.Event) -> None:
+        async with (
+            bus_of(settings, f"enforcer {settings.node}") as bus,
+            CriRuntime(settings.runtime, relist_seconds=settings.relist_seconds) as runtime,
+        ):
+            health.set_ready("NATS", True)
+            service = Enforcer(settings, bus, runtime, snapshot=snapshot_of(settings), health=health, registry=registry)
+            await service.run(stop)
+
+    async with serving(settings.listen, health, registry):
+        await serve(work, name="enforcer", drain_seconds=settings.drain_seconds)
+
+
+def snapshot_of(settings: EnforcerSettings) -> Path:
+    """The file of the last complete state, per cluster and node."""
+    return data_folder(settings) / f"{settings.cluster}.{settings.node}.{SNAPSHOT_FILE}"

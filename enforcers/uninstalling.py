@@ -1,0 +1,45 @@
+"""Taking everything of ours out of Pods again."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from enforcers import conntrack, kernel
+from enforcers.core.layout import DEFAULT_MARK
+from enforcers.namespaces import CommandFailed, NoNamespace
+from enforcers.sockets import NetlinkRefused
+
+PARALLEL = 8
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """What became of one namespace."""
+
+    removed: bool = False
+    """There was something of ours."""
+    trouble: str = ""
+    """Why something of ours may still be there."""
+
+
+async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> Mapping[Path, Removal]:
+    """Remove every chain and set of ours, and the connections' marks. One namespace's trouble stops no other."""
+    turns = asyncio.Semaphore(PARALLEL)
+
+    async def one(namespace: Path) -> Removal:
+        async with turns:
+            try:
+                observed = await kernel.observe(namespace)
+                if not observed:
+                    return Removal()
+                await kernel.write(namespace, kernel.removal(observed))
+                await asyncio.to_thread(lambda: conntrack.forget(namespace, conntrack.marked(namespace, mark)))
+            except NoNamespace:
+                return Removal()
+            except (CommandFailed, NetlinkRefused, OSError) as error:
+                return Removal(trouble=str(error))
+        return Removal(removed=True)
+
+    paths = list(namespaces)
+    return dict(zip(paths, await asyncio.gather(*map(one, paths)), strict=True))
