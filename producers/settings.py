@@ -65,6 +65,13 @@ class KubelinkSettings(Settings, frozen=True, kw_only=True):
         )
 
     @property
+    def description(self) -> str:
+        """What it reads from, for people."""
+        if paths := self.manifests or self.captures:
+            return ", ".join(paths)
+        return self.api_url or (f"context {self.context}" if self.context else "the cluster of the kubeconfig or Pod")
+
+    @property
     def wants_api_server(self) -> bool:
         return not self.manifests and not self.captures
 

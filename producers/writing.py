@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Self
 
 from producers.core.entries import Scribe, epoch_entry
-from producers.core.ledger import Fault, Ledger
+from producers.core.ledger import Ledger
 from producers.core.observations import Observation
 from producers.core.reflector import Reflector
 from producers.errors import EpochLost, Replaced
@@ -127,16 +127,11 @@ class EpochWriter:
     def _fold(self, records: Sequence[Record]) -> None:
         for record in records:
             if (fault := self.ledger.fold(record)) is not None:
-                self.reflector.problems[_place(self.log.topic.name, fault)] = (
-                    f"record {fault.key!r} cannot be read: {fault.reason}"
-                )
+                where = f"{self.log.topic.name} offset {fault.offset}"
+                self.reflector.note(where, f"record {fault.key!r} cannot be read: {fault.reason}")
 
     def _now(self) -> str:
         return timestamp(self._clock())
-
-
-def _place(topic: str, fault: Fault) -> str:
-    return f"{topic} offset {fault.offset}"
 
 
 async def feed(log: Log, source: Source, *, cluster: str, clock: Clock = time.time) -> EpochWriter:

@@ -6,6 +6,7 @@ It writes what differs and nothing else, so that a restart, a new list or a repe
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -25,7 +26,9 @@ from schemas.events import CLUSTER, EPOCH, SYNC, EventType, encode_object
 from schemas.objects import KubernetesObject
 from streams.log import Entry, entry_size
 
-EMPTY = b"{}"
+EMPTY: Final = b"{}"
+MAX_PROBLEMS: Final = 1000
+"""Some problems, such as a line that was cut, are never over: the oldest make room for new ones."""
 
 
 class Reflector:
@@ -73,6 +76,12 @@ class Reflector:
                     self._mend(key, observed_at, entries)
         return entries
 
+    def note(self, subject: str, reason: str) -> None:
+        """Keep *reason* as the problem of *subject*."""
+        self.problems[subject] = reason
+        if len(self.problems) > MAX_PROBLEMS:
+            self.problems.pop(next(iter(self.problems)))
+
     def _object(self, type_: EventType, item: KubernetesObject, observed_at: str, entries: list[Entry]) -> None:
         kind, meta = type(item).__name__, item.metadata
         key = names.key(kind, meta.namespace, meta.name)
@@ -102,10 +111,8 @@ class Reflector:
             observed_at,
         )
         if (size := entry_size(entry)) > self._limit:
-            self.problems[key] = (
-                f"its projection takes {size} bytes and the log at most {self._limit}: "
-                f"{'its last good version stands' if held else 'it is left out'}"
-            )
+            what = "its last good version stands" if held else "it is left out"
+            self.note(key, f"its projection takes {size} bytes and the log at most {self._limit}: {what}")
             return
         self.ledger.keep(kind, key, seen)
         entries.append(entry)
@@ -139,17 +146,17 @@ class Reflector:
     def _unreadable(self, bad: Unreadable) -> None:
         if not bad.name:
             self._doubtful.add(bad.kind)
-            self.problems[bad.place or bad.kind] = f"cannot be read: {bad.reason}"
+            self.note(bad.place or bad.kind, f"cannot be read: {bad.reason}")
             return
         key = names.key(bad.kind, bad.namespace, bad.name)
         if (listed := self._listed.get(bad.kind)) is not None:
             listed.add(key)
         where = f" ({bad.place})" if bad.place else ""
-        self.problems[key] = f"cannot be read, its last good version stands{where}: {bad.reason}"
+        self.note(key, f"cannot be read, its last good version stands{where}: {bad.reason}")
 
     def _trouble(self, trouble: Trouble) -> None:
         if trouble.reason:
-            self.problems[trouble.subject] = trouble.reason
+            self.note(trouble.subject, trouble.reason)
         else:
             self.problems.pop(trouble.subject, None)
 

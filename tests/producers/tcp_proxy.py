@@ -16,16 +16,19 @@ class TcpProxy:
         self._numbers = 0
         self._server: asyncio.Server
         self._tasks: set[asyncio.Task[None]] = set()
-        self.connections = 0
 
     @property
     def port(self) -> int:
         return int(self._server.sockets[0].getsockname()[1])
 
-    def stall(self) -> int:
-        """Silence every connection that is open now; return how many. New ones work."""
+    @property
+    def open(self) -> int:
+        """Connections that are open and not silent."""
+        return len(self._open - self._stalled)
+
+    def stall(self) -> None:
+        """Silence every connection that is open now. New ones work."""
         self._stalled |= self._open
-        return len(self._open)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -45,7 +48,6 @@ class TcpProxy:
         self._tasks.add(task)
         self._numbers += 1
         number = self._numbers
-        self.connections += 1
         self._open.add(number)
         ends = [writer]
         try:

@@ -200,7 +200,8 @@ async def test_a_half_open_connection_is_noticed_by_its_silence(apiserver: Contr
         through = access(apiserver, url=f"https://127.0.0.1:{proxy.port}")
         async with kubelink(log, ApiServerSource(through, patience=Patience(silence_seconds=2.0))) as link:
             await complete(link)
-            assert proxy.stall() >= 6
+            await until("every kind to be watched", lambda: proxy.open >= 6)
+            proxy.stall()
             await create(apiserver, space, "unseen")
             await until_pods(log, space, "unseen")
             assert link.state.problems == {}
