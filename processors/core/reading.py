@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from schemas import events, names
-from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, ClusterInfo, Epochs, Event, EventType
+from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, ClusterInfo, Epochs, EventType
 from schemas.objects import KubernetesObject, decode_object
 
 
@@ -131,8 +131,8 @@ class Reader:
         self._time = event.observed_at or self._time
         self._discounted.discard(key)
         if found is None:
-            if self._uids.pop(key, None) is not None:
-                facts.append(_gone(event, offset))
+            if (known := self._uids.pop(key, None)) is not None:
+                facts.append(Fact(event.kind, event.namespace, event.name, known, None, offset))
             return
         before = self._uids.get(key)
         if before is not None and before != event.uid:
@@ -149,7 +149,3 @@ class Reader:
             return
         kind, namespace, name = record.key.split("/", 2)
         facts.append(Fact(kind, "" if namespace == names.NO_NAMESPACE else namespace, name, uid, None, record.offset))
-
-
-def _gone(event: Event, offset: int) -> Fact:
-    return Fact(event.kind, event.namespace, event.name, event.uid, None, offset)

@@ -157,7 +157,7 @@ class Virtuals:
         """Decide to whom the tuple *item* is open; where several Services claim it, all must agree."""
         shut = self._shut(signature, item)
         (signature.allowed.put if shut == frozenset() else signature.allowed.drop)(item)
-        holders = tuple(sorted(self._holders(signature, shut))) if shut else ()
+        holders = tuple(sorted(set(self._holders(signature, shut)))) if shut else ()
         before = signature.held.pop(item, ())
         if holders:
             signature.held[item] = holders
@@ -195,9 +195,9 @@ class Virtuals:
             workload = self._population.owners.get(address)
             if workload is None or workload.cohort not in signature.cohorts or not workload.enforced:
                 continue
-            if shut <= workload.owned | nodes.get(workload.view.node, frozenset()):
+            near = nodes.get(workload.view.node, frozenset())
+            if len(shut) <= len(workload.owned) + len(near) and shut <= workload.owned | near:
                 yield "pod", workload.view.namespace, workload.view.name
-            return
 
     def _reprogram(self, signature: Signature, holder: Holder) -> None:
         """An extra set has appeared, or may have emptied: the programs that name it change."""
