@@ -110,6 +110,6 @@ async def lab_cluster(
     async with (
         Lab(Layout(externals=tuple(externals)), name=name) as lab,
         Listeners() as listeners,
-        embedded(source, folder, ProcessorSettings(cluster=cluster, name="lab")) as world,
+        embedded(source, folder, ProcessorSettings(cluster=cluster, name="lab"), described="the lab") as world,
     ):
         yield LabCluster(lab, listeners, world, source, ControlPlane(nodes=tuple(nodes)))

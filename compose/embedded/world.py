@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from processors import processor
 from processors.settings import ProcessorSettings
+from producers import service
 from producers.kubelink import Kubelink
 from producers.source import Source
 from streams import topics
@@ -46,10 +47,11 @@ class World(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def embedded(
-    source: Source, folder: Path, settings: ProcessorSettings, *, drain_seconds: float = 5.0
+    source: Source, folder: Path, settings: ProcessorSettings, *, described: str, drain_seconds: float = 5.0
 ) -> AsyncGenerator[World]:
     """Run the embedded world in the existing *folder* until left, then drain it.
 
+    *described* is what *source* reads from, for people.
     What fails in it is raised, as a group.
     """
     health, registry, stop = Health(), CollectorRegistry(), asyncio.Event()
@@ -60,7 +62,17 @@ async def embedded(
         bus = await stack.enter_async_context(NatsBus(nats.url, name="eastwest"))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         kubelink = Kubelink(log, source, cluster=settings.cluster, drain_seconds=drain_seconds)
-        tasks.create_task(kubelink.run(stop), name="kubelink")
+        producing = service.run(
+            kubelink,
+            bus,
+            stop,
+            cluster=settings.cluster,
+            name=settings.name,
+            source=described,
+            health=health,
+            registry=registry,
+        )
+        tasks.create_task(producing, name="kubelink")
         tasks.create_task(processor.run(settings, logs, bus, stop, health=health, registry=registry), name="processor")
         try:
             yield World(
