@@ -22,7 +22,7 @@ PARTS: Final = {
     "events": Part("compose.reading.audit:events", "What happened: list or follow the event log."),
     "export": Part("compose.reading.exporting:export", "Write a slice of the log to a file."),
     "replay": Part("compose.reading.replaying:replay", "Fold a file as the PCE would; print reports and programs."),
-    "check": Part("compose.check.command:check", "Test policies: case files, expected verdicts."),
+    "check": Part("compose.checking.command:check", "Test policies: case files, expected verdicts."),
     "lab": Part("compose.lab.command:lab", "Pods as network namespaces on this machine, without a cluster."),
     "doctor": Part("compose.doctor.command:doctor", "Can this machine enforce? What to do if not."),
     "kubelink": Part("compose.roles.kubelink:kubelink", "Run the producer: the cluster's events to the log."),

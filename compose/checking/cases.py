@@ -77,6 +77,8 @@ class Case(msgspec.Struct, frozen=True):
     """Why this case cannot be judged yet; empty for the others."""
     notes: tuple[str, ...] = ()
     """What a reader of the result must know, such as a disputed expectation."""
+    tags: tuple[str, ...] = ()
+    """By which cases are chosen."""
 
 
 def read_jsonl(path: Path) -> Iterator[Case]:
@@ -105,8 +107,15 @@ def read_case(data: Object) -> Case:
         initial=objects,
         steps=steps,
         unsupported=f"needs {', '.join(tiers)}" if tiers else "",
+        tags=_tags(data),
         notes=(f"disputed, judged as {disputed['oracle']}: {disputed['reason']}",) if disputed else (),
     )
+
+
+def _tags(data: Object) -> tuple[str, ...]:
+    """The suite's own, and ``default-run`` for what its tool runs unless asked for more."""
+    default = (data.get("upstream") or {}).get("default_run")
+    return (*data.get("tags", ()), *(("default-run",) if default else ()))
 
 
 def _step(index: int, data: Object, disputed: Object | None) -> Step:
