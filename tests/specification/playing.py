@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from compose.checking.cases import Case, Cell
 from compose.checking.history import History
 from compose.checking.judging import Judge
-from processors.core.policy_fold import PolicyFold, PolicySettings
+from processors.core.policy_fold import PolicyFold, PolicySettings, Step
 from processors.core.reading import Reader
 from schemas.verdict import Judgement
 from streams.log import Entry, Record
@@ -23,12 +23,13 @@ class Stage:
         self.write(self.history.initial())
         assert self._reader.complete
 
-    def write(self, entries: list[Entry]) -> None:
+    def write(self, entries: list[Entry]) -> Step:
+        """Fold *entries* as one batch."""
         records = [Record(at, 0, entry.key, entry.value) for at, entry in enumerate(entries, self._offset)]
         self._offset += len(records)
         batch = self._reader.read(records)
         assert not batch.poison, batch.poison
-        self.fold.fold(batch.facts)
+        return self.fold.fold(batch.facts)
 
     def judged(self) -> Iterator[tuple[str, Cell, Judgement]]:
         """Every step's cells with their verdicts."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from processors.core.policy_fold import PartialService, PolicySettings
 from tests.processors.core.worlds import Change, Player, Receiver, Writer, folded, histories, newest
 
-LAW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LAW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def cut(draw: st.DataObject, items: list[object]) -> list[list[object]]:
