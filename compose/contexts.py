@@ -49,12 +49,12 @@ class NoContext(LookupError):
 
 
 def runtime_folder() -> Path:
-    """Where runtime files are: ``/run/eastwest`` for root, otherwise the user's own."""
+    """Where runtime files are: below ``/run/eastwest`` for root, otherwise below the user's own."""
     if os.geteuid() == 0:
-        return Path("/run/eastwest")
+        return Path("/run/eastwest/contexts")
     if folder := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(folder) / "eastwest"
-    return Path.home() / ".local" / "state" / "eastwest" / "run"
+        return Path(folder) / "eastwest" / "contexts"
+    return Path.home() / ".local" / "state" / "eastwest" / "contexts"
 
 
 @contextmanager

@@ -16,17 +16,10 @@ from rich.console import Console
 from compose.lab import namespaces, showing, state
 from compose.lab.capability import ensure_capable
 from compose.lab.choosing import explained, pod_key, running_lab, running_plan
-from compose.lab.cluster.control_plane import ControlPlane
-from compose.lab.cluster.manifests import read_manifests
-from compose.lab.cluster.reading import read_layout
-from compose.lab.listening import Listeners, declared_listeners, listeners_of
 from compose.lab.matrix import cells, declared_matrix, full_matrix, service_probes
-from compose.lab.network import Lab
-from compose.lab.plan import Layout
 from compose.lab.probing import DROP_SECONDS, probe_all
 from compose.lab.talk.sockets import PROTOCOLS
 from compose.lab.wires import removing
-from streams.lifecycle import serve
 
 DOWN_SECONDS: Final = 10.0
 
@@ -77,7 +70,7 @@ def lab() -> None:
 @click.option("--external", "externals", multiple=True, metavar="ADDRESS", help="An address beyond the cluster.")
 @click.option("--name", default="", help="A name for the lab. Default: a random one.")
 def up(files: Sequence[Path], nodes: Sequence[str], externals: Sequence[str], name: str) -> None:
-    """Build the lab and hold it until Ctrl-C.
+    """Build the lab, enforce its policies, and hold it until Ctrl-C; changed manifests are followed.
 
     Pods, Services and EndpointSlices are taken as they are written; what manifests leave out (node, addresses, phase,
     endpoints) is filled in. Deployments and their like become Pods. A server listens on every declared port.
@@ -85,27 +78,11 @@ def up(files: Sequence[Path], nodes: Sequence[str], externals: Sequence[str], na
     with explained():
         ensure_capable()
         raise_file_limit()
-        control_plane = ControlPlane(nodes=nodes) if nodes else ControlPlane()
-        layout = read_layout(control_plane.complete(read_manifests(files)), externals=externals)
-        asyncio.run(hold(layout, name))
+        from compose.embedded.holding import hold
+        from streams.telemetry import set_up_logging
 
-
-async def hold(layout: Layout, name: str) -> None:
-    """Keep a lab with its servers until a signal."""
-
-    async def holding(stop: asyncio.Event) -> None:
-        began = time.monotonic()
-        async with Lab(layout, name=name) as running, Listeners() as listeners:
-            ports = {port for pod in layout.pods for port in pod.ports}
-            outside = msgspec.structs.replace(running.plan, pods=())
-            listeners.want(declared_listeners(running.plan) | listeners_of(outside, ports))
-            console = Console()
-            console.print(showing.pods_table(running.plan))
-            console.print(f"lab {running.name} is up after {time.monotonic() - began:.1f} s; Ctrl-C ends it")
-            console.print("in another terminal, eastwest lab probe shows who reaches whom")
-            await stop.wait()
-
-    await serve(holding, name="lab", drain_seconds=DOWN_SECONDS)
+        set_up_logging("human", "warning")
+        asyncio.run(hold(files, nodes=nodes, externals=externals, name=name))
 
 
 @lab.command()
