@@ -45,9 +45,11 @@ case "$EASTWEST_RUN_DIRECTORY" in
     ;;
 *) mount -t tmpfs tmpfs /run ;;
 esac
+ip link set lo up
 exec "$@"
 """
-"""A private /run, for namespaces and locks; the state directory shows through, for commands in other terminals."""
+"""A private /run, for namespaces and locks; the state directory shows through, for commands in other terminals. The
+loopback of a new network is down, and the embedded world speaks by it."""
 
 
 class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
