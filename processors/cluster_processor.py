@@ -15,23 +15,20 @@ import time
 from contextlib import aclosing
 from typing import Final
 
-import msgspec
 import structlog
 
 from processors.core.cluster_fold import Advance, ClusterFold
-from processors.core.reading import Poison
 from processors.dead_letters import DeadLetters
 from processors.inventory_publishing import publish_inventory
 from processors.metrics import Metrics
+from processors.sending import Sending
 from processors.settings import ProcessorSettings
 from processors.vacancy import Vacancy
-from schemas import names
-from schemas.policy import PolicyChange
 from schemas.status import ProcessorStatus
 from streams.backoff import Backoff
 from streams.batches import Batches
 from streams.core.difference import difference
-from streams.errors import Fenced, OutcomeUnknown, ProgramTooLarge, StreamError
+from streams.errors import Fenced, OutcomeUnknown, StreamError
 from streams.lifecycle import finished, first_of
 from streams.log import Log, Record
 from streams.nats_bus import NatsBus
@@ -41,6 +38,8 @@ from streams.telemetry import Health
 
 FOLD_RECORDS: Final = 2000
 """Folded in one go; between two such the loop attends to others."""
+NEEDS_SOMEONE_SECONDS: Final = 60.0
+"""How often to try what only a person can mend: each try makes every enforcer catch up."""
 
 _log = structlog.get_logger("processors")
 
@@ -71,7 +70,7 @@ class ClusterProcessor:
         self._inbox: Batches[Record] = Batches(settings.inbox_records)
         self._turn = asyncio.Lock()  # folding and sending are one step: what is sent next follows what was sent before
         self._advanced = asyncio.Event()
-        self._writer: PolicyWriter | None = None
+        self._sending = Sending(self.fold, metrics)
         self._role_changed = asyncio.Event()
         self._problems: tuple[str, ...] = ()
         self._log = _log.bind(cluster=cluster, processor=settings.name)
@@ -83,7 +82,7 @@ class ClusterProcessor:
     @property
     def owns(self) -> bool:
         """Whether it publishes."""
-        return self._writer is not None
+        return self._sending.writer is not None
 
     @property
     def _condition(self) -> str:
@@ -99,8 +98,8 @@ class ClusterProcessor:
             await first_of(intake, stop)
             intake.cancel()
             await finished(work, within_seconds=self._settings.drain_seconds)
-            if self._writer is not None:
-                settling = tasks.create_task(_settled(self._writer), name=f"{self.cluster}: settling")
+            if self._sending.writer is not None:
+                settling = tasks.create_task(_settled(self._sending.writer), name=f"{self.cluster}: settling")
                 await finished(settling, within_seconds=self._settings.drain_seconds)
                 settling.cancel()
             for task in (work, owning, reporting):
@@ -118,7 +117,7 @@ class ClusterProcessor:
 
     def status(self) -> ProcessorStatus:
         """What it says of itself."""
-        writer = self._writer
+        writer = self._sending.writer
         mark = writer.mark if writer is not None else None
         if mark is not None:
             self._metrics.marked.labels(self.cluster).set(mark.revision)
@@ -149,8 +148,7 @@ class ClusterProcessor:
             for start in range(0, len(records), FOLD_RECORDS):
                 async with self._turn:
                     advance = self._fold(records[start : start + FOLD_RECORDS])
-                    if self._writer is not None:
-                        await self._send(self._writer, advance.change)
+                    await self._sending.send(advance.change)
                 self._advanced.set()
                 await asyncio.sleep(0)
 
@@ -165,30 +163,6 @@ class ClusterProcessor:
         self._dead_letters.note(advance.poison)
         return advance
 
-    async def _send(self, writer: PolicyWriter, change: PolicyChange) -> None:
-        """Publish *change* at the fold's revision. Losing the stream is not this task's trouble: the owning one learns
-        of it by the writer's end, and then everything that is missing is published as a difference."""
-        while True:
-            try:
-                await writer.send(change, self.fold.revision, self.fold.time)
-            except ProgramTooLarge as error:
-                change = self._without(change, error)
-            except (Fenced, OutcomeUnknown):
-                self._writer = None
-                return
-            else:
-                return
-
-    def _without(self, change: PolicyChange, error: ProgramTooLarge) -> PolicyChange:
-        """*change* without the program that fits into no message: its Pod keeps the rules it has, and it is said."""
-        self._log.error("a program is too large", pod=error.uid, node=error.node, size=error.size, limit=error.limit)
-        self._metrics.refused.labels(self.cluster).inc()
-        (large,) = (program for program in change.programs if (program.node, program.uid) == (error.node, error.uid))
-        key = names.key("Pod", large.namespace, large.name)
-        self.fold.inventory.fold_poison([Poison(self.fold.revision, key, str(error))])
-        programs = tuple(program for program in change.programs if program is not large)
-        return msgspec.structs.replace(change, programs=programs)
-
     # --- owning ------------------------------------------------------------------------------------------------------
 
     async def _own_whenever_vacant(self) -> None:
@@ -197,7 +171,10 @@ class ClusterProcessor:
         gc.freeze()  # what the initial fold built stays: looking through it again and again would find nothing
         self._health.set_ready(self._condition, True)
         self._log.info("folded", revision=self.fold.revision)
-        backoff = Backoff(limit_seconds=self._settings.take_over_seconds)
+        soon, later = (
+            Backoff(limit_seconds=self._settings.take_over_seconds),
+            Backoff(first_seconds=NEEDS_SOMEONE_SECONDS, limit_seconds=NEEDS_SOMEONE_SECONDS),
+        )
         while True:
             await self._vacancy.wait()
             began = asyncio.get_running_loop().time()
@@ -211,8 +188,8 @@ class ClusterProcessor:
                     self._condition, reason.retriable or isinstance(reason, OutcomeUnknown), str(reason)
                 )
             if asyncio.get_running_loop().time() - began > self._settings.take_over_seconds:
-                backoff.reset()
-            await backoff.wait()
+                soon.reset()
+            await (later if self._problems else soon).wait()
 
     def _note_loss(self, reason: StreamError) -> None:
         """A standby is as ready as an owner; only what does not mend itself is a problem."""
@@ -232,7 +209,6 @@ class ClusterProcessor:
         reasons: list[StreamError] = []
         try:
             published = await writer.take_over()
-            self._vacancy.token = writer.token
             self._metrics.take_overs.labels(self.cluster).inc()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(writer.run(), name=f"{self.cluster}: marks")
@@ -244,7 +220,8 @@ class ClusterProcessor:
         except* StreamError as group:
             reasons.extend(_leaves(group))
         finally:
-            self._writer = None
+            self._sending.writer = None
+            self._vacancy.token = writer.token
         # Whoever was replaced sees it in several places; the plainest of the reasons says it.
         return next((reason for reason in reasons if isinstance(reason, Fenced)), reasons[0])
 
@@ -254,8 +231,8 @@ class ClusterProcessor:
         await self._caught_up()
         async with self._turn:
             change = difference(self.fold.policy(), published.policy)
-            self._writer = writer
-            await self._send(writer, change)
+            self._sending.writer = writer
+            await self._sending.send(change)
         self._metrics.owner.labels(self.cluster).set(1)
         self._health.set_ready(self._condition, True)
         self._problems = ()
@@ -277,10 +254,11 @@ class ClusterProcessor:
 
     async def _newest(self) -> int:
         """Offset of the newest record. The last offsets of a log may be empty: a cleaner has been there."""
-        newest = self.fold.revision
-        async with aclosing(self._events.read(newest + 1, end=await self._events.end())) as batches:
-            async for records in batches:
-                newest = records[-1].offset
+        newest, end = self.fold.revision, await self._events.end()
+        if end > newest + 1:
+            async with aclosing(self._events.read(newest + 1, end=end)) as batches:
+                async for records in batches:
+                    newest = records[-1].offset
         return newest
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import click
 import pytest
@@ -93,3 +94,17 @@ def test_every_setting_of_a_service_is_a_documented_flag(monkeypatch):
     wrong = CliRunner().invoke(command, ["--drain-seconds", "soon"])
     assert wrong.exit_code == 2
     assert "--drain-seconds: Expected `float`" in wrong.output
+
+
+def is_here(place: str) -> bool:
+    try:
+        return find_spec(place.partition(":")[0]) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
+
+
+@pytest.mark.parametrize("name", [name for name, part in PARTS.items() if is_here(part.place)])
+def test_every_part_that_is_here_has_help(name):
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"Usage: main {name}")

@@ -104,7 +104,7 @@ async def running(world: World, name: str, **changes: object) -> AsyncIterator[a
     settings = ProcessorSettings(
         name=name,
         cluster=world.cluster,
-        **{"take_over_seconds": 1.0, "inventory_seconds": 0.05, "status_seconds": 0.5} | changes,
+        **{"take_over_seconds": 2.0, "inventory_seconds": 0.05, "status_seconds": 0.5} | changes,
     )
     stop = asyncio.Event()
     async with NatsBus(world.url) as bus:

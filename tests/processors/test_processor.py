@@ -135,7 +135,7 @@ async def process(world: World, folder: Path, name: str) -> AsyncIterator[ChildP
     """`eastwest processor` on the world's log."""
     command = [
         Path(sys.executable).with_name("eastwest"), "processor", "--name", name, "--cluster", world.cluster,
-        "--data", folder, "--nats", world.url, "--take-over-seconds", "1",
+        "--data", folder, "--nats", world.url, "--take-over-seconds", "2",
     ]  # fmt: skip
     child = ChildProcess.spawn(name, command, log=folder / f"{name}.log")
     try:
@@ -163,12 +163,12 @@ async def test_a_standby_leaves_a_living_owner_alone(world):
             revision = await world.writer.put(pod(f"p{number}", f"10.0.0.{number}", app="client"))
             await world.marked(revision)
         fence = await world.fence_sequence()
-        repeated = await world.mark_sequence() + 3
+        repeated = await world.mark_sequence() + 5
 
-        async def three_heartbeats_later() -> bool:  # three times the limit of the standby
+        async def five_heartbeats_later() -> bool:  # twice the limit of the standby
             return await world.mark_sequence() >= repeated
 
-        await until("the mark to be repeated three times", three_heartbeats_later)
+        await until("the mark to be repeated five times", five_heartbeats_later)
         assert await world.fence_sequence() == fence
 
 
