@@ -152,11 +152,11 @@ class Kubelink:
             return State(phase=self._phase, written=self._written_before, problems=problems)
         if writer.unavailable:
             problems[topic] = writer.unavailable
-        complete = self._phase is Phase.LISTING and writer.ledger.epochs.complete
+        complete = self._phase is Phase.LISTING and writer.complete
         return State(
             phase=Phase.COMPLETE if complete else self._phase,
             epoch=writer.epoch,
-            synced=tuple(sorted(writer.ledger.epochs.synced)),
+            synced=tuple(sorted(writer.synced)),
             objects={kind: len(writer.ledger.objects[kind]) for kind in self._source.kinds},
             written=self._written_before + writer.written,
             lag_seconds=0.0 if self._waiting_since is None else self._monotonic() - self._waiting_since,
@@ -253,6 +253,8 @@ class Kubelink:
             await stop.wait()
             intake.cancel()
             looking.cancel()
+            # The source's own tasks hear of it a moment later, and may still deliver until they do.
+            await asyncio.wait((intake, looking))
             inbox.close()
 
     async def _taking_in(self, inbox: Inbox) -> None:

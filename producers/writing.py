@@ -45,9 +45,16 @@ class EpochWriter:
         self.unavailable = ""
         """Why the log does not take anything at the moment."""
         self.written = 0
+        self.synced: frozenset[str] = frozenset()
+        """Kinds whose ``Sync`` of this epoch is safe in the log."""
 
     def __repr__(self) -> str:
         return f"EpochWriter(epoch={self.epoch}, written={self.written}, {self.ledger!r})"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every kind that this epoch named is listed, and all of it safe in the log."""
+        return self.ledger.epochs.kinds <= self.synced
 
     @property
     def ledger(self) -> Ledger:
@@ -76,6 +83,7 @@ class EpochWriter:
     async def write(self, observations: Sequence[Observation]) -> None:
         """Append what *observations* say and the log does not."""
         await self._append(self.reflector.reflect(observations, self._now()))
+        self.synced = frozenset(self.ledger.epochs.synced)
 
     async def look(self) -> None:
         """Fold what others have written meanwhile, and write again what it has made unsound."""

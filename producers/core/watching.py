@@ -64,6 +64,7 @@ class Watch:
         self._token = ""
         self._paging = False
         self._one_page = False
+        self._open = False
         self._lines = 0
         self._failure: Failure | None = None
         self._refusals = 0
@@ -80,6 +81,7 @@ class Watch:
     def request(self, timeout_seconds: int) -> Request:
         """The next request; a stream ends by itself after *timeout_seconds*."""
         self._failure = None
+        self._open = False
         self._lines = 0
         path = RESOURCES[self.kind].path
         watching: Query = (("watch", "1"), ("allowWatchBookmarks", "true"), ("timeoutSeconds", str(timeout_seconds)))
@@ -96,6 +98,7 @@ class Watch:
 
     def opened(self) -> list[Observation]:
         """A stream was accepted (status 200)."""
+        self._open = True
         return self._over() if self.version else [ListBegun(self.kind), *self._over()]
 
     def lines(self, lines: list[bytes]) -> list[Observation]:
@@ -164,9 +167,9 @@ class Watch:
     def broken(self, reason: str, *, silent: bool) -> tuple[list[Observation], Pause]:
         """The connection could not be made, broke, or (*silent*) said nothing for too long."""
         self._forget_list()
-        if silent and self._lines and self.version:
+        if silent and self._open and self.version:
             return [], Pause.NONE  # a quiet kind between two bookmarks, or a half-open connection: just ask again
-        if silent and not self.version and self.streaming_lists:
+        if silent and self._open and self.streaming_lists:
             self.streaming_lists = False
             return [], Pause.NONE
         return self._trouble(f"no answer from the API server: {reason}"), Pause.BACKOFF

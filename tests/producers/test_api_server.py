@@ -204,7 +204,7 @@ async def test_a_half_open_connection_is_noticed_by_its_silence(apiserver: Contr
             proxy.stall()
             await create(apiserver, space, "unseen")
             await until_pods(log, space, "unseen")
-            assert link.state.problems == {}
+            await until("no trouble to be left", lambda: link.state.problems == {})
 
 
 async def test_a_server_without_streaming_lists_is_listed_by_pages(own_server: ControlPlane, log: Log, monkeypatch):

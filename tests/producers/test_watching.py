@@ -111,6 +111,8 @@ def test_a_page_token_that_expired_means_the_list_in_one_piece():
 
 def test_silence_in_a_watch_is_no_trouble_and_in_a_list_a_sign_of_an_old_server():
     watch = listed()
+    watch.request(300)
+    watch.opened()
     assert watch.broken("timed out", silent=True) == ([], Pause.NONE)
     assert watch.version == "10"
     watch = Watch("Pod")
@@ -118,6 +120,14 @@ def test_silence_in_a_watch_is_no_trouble_and_in_a_list_a_sign_of_an_old_server(
     watch.opened()
     assert watch.broken("timed out", silent=True) == ([], Pause.NONE)
     assert not watch.streaming_lists
+
+
+def test_a_server_that_does_not_even_answer_is_trouble():
+    watch = listed()
+    watch.request(300)
+    seen, pause = watch.broken("timed out", silent=True)
+    assert pause is Pause.BACKOFF
+    assert [type(each) for each in seen] == [Trouble]
 
 
 def test_what_is_forbidden_names_the_missing_rule_until_it_is_over():
