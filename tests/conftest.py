@@ -113,6 +113,8 @@ def apiserver(_apiserver_once: ControlPlane) -> ControlPlane:
 def node_binaries() -> Path:
     """The folder with all of Kubernetes' programs, on a machine that can run nodes; for a test's own `Cluster`."""
     require(os.geteuid() == 0, "nodes need root", "run as root")
+    # A kubelet's device socket has a fixed place, which a test's would take from a real one.
+    require(not Path("/var/lib/kubelet/pki").exists(), "this machine is itself a Kubernetes node", "use another")
     absent = node_programs_missing()
     require(not absent, f"not installed: {', '.join(absent)}", "make test-cluster sets it up")
     try:

@@ -17,6 +17,8 @@ _SYSCTLS = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory")
 """The kubelet sets these for the whole machine."""
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _LOG_LINKS = Path("/var/log/containers")
+_DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+"""A kubelet puts a socket here whatever its root directory is."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ def remove_remains(record: ClusterRecord) -> None:
         (Path("/proc/sys") / name).write_text(value)
     shutil.rmtree(folder, ignore_errors=True)
     (_RECORDS / f"{record.prefix}.json").unlink(missing_ok=True)
+    if not list(_RECORDS.glob("*.json")):  # the last cluster here
+        (_DEVICE_PLUGINS / "kubelet.sock").unlink(missing_ok=True)
+        for directory in (_DEVICE_PLUGINS, _DEVICE_PLUGINS.parent, _RECORDS):
+            with contextlib.suppress(OSError):  # absent, or used by something else
+                directory.rmdir()
 
 
 def _kill_all(namespaces: list[str], cgroups: list[Path]) -> None:
