@@ -20,7 +20,7 @@ from streams.nats_bus import NatsBus
 from streams.sqlite_log import SqliteLogs
 from streams.status import read_status
 from tests.components.waiting import until
-from tests.processors.histories import namespace, pod
+from tests.processors.histories import allow, namespace, pod
 from tests.processors.live_cluster import World, running
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
@@ -198,6 +198,22 @@ async def test_a_record_that_cannot_be_read_is_set_aside_once_and_stops_nothing(
     assert [key for key, _, _ in found] == [f"{topic}/{bad}", f"{topic}/{second}"]
     assert found[0][1] == b'{"type":"ADDED","kind":"Po'
     assert b"truncated" in found[0][2]["reason"]
+
+
+async def test_a_program_too_large_for_a_message_is_named_and_stops_no_other(world):
+    await world.begin()
+    many = allow("many", {"app": "huge"}, {"app": "client"})
+    many["spec"]["ingress"] = [{"ports": [{"port": port}]} for port in range(1, 16_000)]
+    revision = await world.writer.put(many, pod("huge", "10.0.0.8", app="huge"), pod("late", "10.0.0.9", app="web"))
+    async with running(world, "one"):
+        await world.marked(revision)
+        assert {program.name for program in (await world.published()).programs.values()} == {"client", "late", "web"}
+
+        async def errors() -> list[str]:
+            values = await read_inventory(world.bus, world.cluster)
+            return [error.object for error in decode_report("summary", values["summary"]).errors]
+
+        assert await until("an error on the Pod", errors, ignoring=(ReadFailed, KeyError)) == ["Pod/shop/huge"]
 
 
 async def test_a_stream_that_was_lost_is_written_again(world, nats):
