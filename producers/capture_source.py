@@ -23,7 +23,7 @@ _EVENTS: Final = ".events.v1"
 
 
 class CaptureSource:
-    """Plays the files in *paths* in this order, as one history; then it has ended.
+    """Plays the files in *paths* in this order, as one history; then it has ended. A folder means its files, sorted.
 
     *events_per_second* slows it down for whoever watches; 0 (the default) is as fast as the log takes it.
     """
@@ -43,7 +43,7 @@ class CaptureSource:
         """See `Source.observing`. Raises `SourceInvalid` for a file that cannot be opened."""
         capture = Capture(self._kinds)
         await deliver(capture.begin())
-        for path in self._paths:
+        for path in await asyncio.to_thread(_files, self._paths):
             if await asyncio.to_thread(_is_export, path):
                 await self._play_export(path, capture, deliver)
             else:
@@ -106,6 +106,10 @@ def _observe(event: Event, capture: Capture, kinds: tuple[str, ...]) -> Iterable
     return [
         Observed(event.type, replace(item, metadata=replace(item.metadata, resource_version=event.resource_version)))
     ]
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    return [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
 def _is_export(path: Path) -> bool:

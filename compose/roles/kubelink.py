@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from compose.connections import bus_of, logs_of
 from compose.options import with_settings
+from compose.roles.running import run_service
 from producers import service
 from producers.kubelink import Kubelink, writer_name
 from producers.settings import KubelinkSettings, source_of, turn_of
@@ -33,7 +34,7 @@ def kubelink(settings: KubelinkSettings) -> None:
     and nobody hears how it is.
     """
     set_up_logging(settings.log_format, settings.log_level)
-    uvloop.run(_run(settings))
+    run_service(uvloop.run, _run(settings))
 
 
 async def _run(settings: KubelinkSettings) -> None:

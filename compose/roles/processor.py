@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from compose.connections import bus_of, logs_of
 from compose.options import with_settings
+from compose.roles.running import run_service
 from processors import processor as service
 from processors.settings import ProcessorSettings
 from streams.lifecycle import serve
@@ -30,7 +31,7 @@ def processor(settings: ProcessorSettings) -> None:
     if not settings.nats:
         raise click.UsageError("a processor needs NATS: name it by --nats or EASTWEST_NATS")
     set_up_logging(settings.log_format, settings.log_level)
-    uvloop.run(_run(settings))
+    run_service(uvloop.run, _run(settings))
 
 
 async def _run(settings: ProcessorSettings) -> None:
