@@ -11,47 +11,45 @@ from enforcers.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
-def marked(path: Path, mark: int) -> list[Connection]:
-    """Every connection in the namespace that has all bits of *mark*; 0: every connection.
+def marked(netlink: NetlinkSocket, mark: int) -> list[Connection]:
+    """Every connection in the socket's namespace that has all bits of *mark*; 0: every connection.
 
-    Raises `NoNamespace`, `NetlinkRefused`. Blocks the caller for about a microsecond per entry.
+    Raises `NetlinkRefused`. Blocks the caller for some microseconds per entry.
     """
     found: list[Connection] = []
-    with NetlinkSocket(path, NETLINK_NETFILTER) as netlink:
-        for family in FAMILIES:
-            for _, body in netlink.dump(connections.dump_request(family, mark)):
-                connection = connections.parse(body)
-                if connection is not None and connection.mark & mark == mark:
-                    found.append(connection)
+    for family in FAMILIES:
+        for _, body in netlink.dump(connections.dump_request(family, mark)):
+            connection = connections.parse(body)
+            if connection is not None and connection.mark & mark == mark:
+                found.append(connection)
     return found
 
 
-def unmark(path: Path, mark: int, cut: list[Connection]) -> int:
+def unmark(netlink: NetlinkSocket, mark: int, cut: list[Connection]) -> int:
     """Clear the bits *mark* of the connections *cut*; return how many there still were."""
-    return _each(path, [connections.mark_request(each, mark, 0) for each in cut])
+    return _each(netlink, [connections.mark_request(each, mark, 0) for each in cut])
 
 
-def forget(path: Path, ended: list[Connection]) -> int:
+def forget(netlink: NetlinkSocket, ended: list[Connection]) -> int:
     """Delete entries: at the end of tracking, or they would later be taken for connections that rules allowed."""
-    return _each(path, [connections.delete_request(each) for each in ended])
+    return _each(netlink, [connections.delete_request(each) for each in ended])
 
 
-def _each(path: Path, requests: list[bytes]) -> int:
+def _each(netlink: NetlinkSocket, requests: list[bytes]) -> int:
     done = 0
-    if not requests:
-        return done
-    with NetlinkSocket(path, NETLINK_NETFILTER) as netlink:
-        for request in requests:
-            try:
-                netlink.request(request)
-            except NetlinkRefused as error:
-                if error.number != errno.ENOENT:  # ended by itself meanwhile
-                    raise
-            else:
-                done += 1
+    for request in requests:
+        try:
+            netlink.request(request)
+        except NetlinkRefused as error:
+            if error.number != errno.ENOENT:  # ended by itself meanwhile
+                raise
+        else:
+            done += 1
     return done
 
 
 def translations(path: Path) -> dict[Endpoints, Endpoints]:
     """What a node's table says about where each connection really goes: original → reply direction."""
-    return {each.original: each.reply for each in marked(path, 0) if each.original.destination != each.reply.source}
+    with NetlinkSocket(path, NETLINK_NETFILTER) as netlink:
+        found = marked(netlink, 0)
+    return {each.original: each.reply for each in found if each.original.destination != each.reply.source}

@@ -125,6 +125,8 @@ class Cven:
             await asyncio.wait([programming])
             for task in others:
                 task.cancel()
+        for pod in self.pods.values():
+            pod.close()
         _log.info("stopped; the rules of all Pods stay", node=self.settings.node, pods=len(self.pods))
 
     async def realized(self, revision: int) -> None:
@@ -146,12 +148,14 @@ class Cven:
     async def _take_sandboxes(self) -> None:
         async for sandboxes in self._runtime.watch():
             for uid in self.pods.keys() - sandboxes.keys():
-                del self.pods[uid]
+                self.pods.pop(uid).close()
                 self._failing.pop(uid, None)
             for uid, sandbox in sandboxes.items():
                 known = self.pods.get(uid)
                 if known is None or (known.sandbox.id, known.sandbox.netns) != (sandbox.id, sandbox.netns):
-                    self.pods[uid] = PodEnforcement(sandbox, self.settings.mark)
+                    if known is not None:
+                        known.close()
+                    self.pods[uid] = PodEnforcement(sandbox, self.settings.mark, self.settings.set_backend)
                     self._mark_dirty([uid])
                 else:
                     known.sandbox = sandbox

@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Final
 
 from enforcers.core import layout
-from enforcers.core.difference import Contents, Membership, Patch
+from enforcers.core.difference import Contents, Patch
 from enforcers.core.layout import FAMILIES, TABLE, Family
 from enforcers.core.observation import Observed, ObservedTable, parse_sets, parse_table
-from enforcers.core.set_rendering import change, create, element, kind, replace
-from enforcers.namespaces import CommandFailed, run
+from enforcers.core.set_rendering import create, element, kind, replace
+from enforcers.namespaces import run
+from enforcers.set_backends import SetBackend, restore
 
 PREFIXES: Final[dict[Family, str]] = {4: "iptables-nft", 6: "ip6tables-nft"}
-DESTROY_ATTEMPTS: Final = 20
-DESTROY_PAUSE_SECONDS: Final = 0.01
-"""A set stays busy for some 10 ms after its last rule went (the kernel waits for a grace period)."""
 
 
 async def observe(namespace: Path) -> Observed:
@@ -31,14 +29,14 @@ async def _observe_table(namespace: Path, family: Family) -> ObservedTable:
     return parse_table(await run(namespace, [f"{PREFIXES[family]}-save", "-t", TABLE]))
 
 
-async def write(namespace: Path, patch: Patch) -> None:
-    """Write *patch*, in its order. Raises `NoNamespace`, `CommandFailed`: then some of it may be written."""
-    gains = [
+async def write(namespace: Path, patch: Patch, sets: SetBackend) -> None:
+    """Write *patch*, in its order. Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`: part is written then."""
+    whole = [
         *(line for contents in patch.create for line in _creation(contents)),
         *(line for contents in patch.replace for line in replace(contents.id, contents.family, contents.members)),
-        *_changes(patch.gain),
     ]
-    await _restore_sets(namespace, gains)
+    await restore(namespace, whole)
+    await sets.change(patch.gain)
     results = await asyncio.gather(
         *(
             run(namespace, [f"{PREFIXES[family]}-restore", "--noflush", "--wait"], text)
@@ -49,9 +47,9 @@ async def write(namespace: Path, patch: Patch) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    await _restore_sets(namespace, _changes(patch.lose))
+    await sets.change(patch.lose)
     for name in patch.destroy:
-        await _destroy(namespace, name)
+        await sets.destroy(name)
 
 
 def removal(observed: Observed) -> Patch:
@@ -72,24 +70,3 @@ def _creation(contents: Contents) -> list[str]:
         create(contents.id, contents.family, len(contents.members)),
         *(f"add {name} {element(which, member)}" for member in contents.members),
     ]
-
-
-def _changes(memberships: tuple[Membership, ...]) -> list[str]:
-    return [line for each in memberships for line in change(each.id, each.family, each.added, each.removed)]
-
-
-async def _restore_sets(namespace: Path, lines: list[str]) -> None:
-    if lines:
-        await run(namespace, ["ipset", "restore", "-exist"], "\n".join([*lines, ""]))
-
-
-async def _destroy(namespace: Path, name: str) -> None:
-    for attempt in range(1, DESTROY_ATTEMPTS + 1):
-        try:
-            await run(namespace, ["ipset", "destroy", name])
-        except CommandFailed as error:
-            if "in use" not in error.message or attempt == DESTROY_ATTEMPTS:
-                raise
-            await asyncio.sleep(DESTROY_PAUSE_SECONDS)
-        else:
-            return

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
@@ -14,8 +15,12 @@ from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, c
 from enforcers.core.layout import Interface
 from enforcers.core.observation import Observed
 from enforcers.runtime import Sandbox
+from enforcers.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
+from enforcers.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.programs import Program
 from schemas.status import PodState
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("enforcers.pod")
 
@@ -32,9 +37,13 @@ class NoInterface(Exception):
 
 
 class PodEnforcement:
-    """Makes one namespace hold what one program asks. Not to be used by two tasks at a time."""
+    """Makes one namespace hold what one program asks; whoever calls while another does waits for its turn.
 
-    def __init__(self, sandbox: Sandbox, mark: int) -> None:
+    Keeps one netlink socket in the namespace: opening is cheap, closing is not. Until `close` it also keeps the network
+    alive, after the Pod is gone.
+    """
+
+    def __init__(self, sandbox: Sandbox, mark: int, backend: BackendName = "netlink") -> None:
         self.sandbox = sandbox
         self.mark = mark
         self.state = PodState.PENDING
@@ -46,6 +55,11 @@ class PodEnforcement:
         self._desired: Desired | None = None
         self._realized: Realized | None = None
         self._interface = ""
+        self._turn = asyncio.Lock()
+        self._socket: NetlinkSocket | None = None
+        self._set_backend: SetBackend = (
+            NetlinkSets(self._opened) if backend == "netlink" else RestoreSets(sandbox.netns)
+        )
 
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
@@ -53,16 +67,21 @@ class PodEnforcement:
     async def realize(self, program: Program | None, sets: Sets) -> bool:
         """Write what differs; return whether anything did.
 
-        Raises `NoInterface`, `NoNamespace`, `CommandFailed`: the namespace is then read again at the next attempt.
+        Raises `NoInterface`, `NoNamespace`, `CommandFailed`, `NetlinkRefused`: call `doubt` then, and the namespace is
+        read again at the next attempt.
         """
+        async with self._turn:
+            return await self._realize(program, sets)
+
+    async def _realize(self, program: Program | None, sets: Sets) -> bool:
         desired = self._desire(program)
         known = self._realized
         patch = advance(desired, known, sets) if known else compare(desired, await self._observe(desired, sets), sets)
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
-            await kernel.write(self.sandbox.netns, patch)
-            self._wrote(patch, desired)
+            await kernel.write(self.sandbox.netns, patch, self._set_backend)
+            await self._wrote(patch, desired)
         self._realized = after
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
         return bool(patch)
@@ -70,6 +89,13 @@ class PodEnforcement:
     def doubt(self) -> None:
         """What the namespace holds is not certain any more: read it at the next `realize`."""
         self._realized = None
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the namespace; rules stay. The next call opens it again."""
+        if self._socket is not None:
+            self._socket.close_behind()
+            self._socket = None
 
     async def plan(self, program: Program | None, sets: Sets) -> Patch:
         """What `realize` would write, from a fresh reading. Raises as it does."""
@@ -78,9 +104,15 @@ class PodEnforcement:
 
     async def audit(self, program: Program, sets: Sets, translations: Translations) -> list[Cut]:
         """Clear the mark of every connection that *program* does not allow. Raises `NoNamespace`, `NetlinkRefused`."""
-        marked = await asyncio.to_thread(conntrack.marked, self.sandbox.netns, self.mark)
+        async with self._turn:
+            return await self._audit(program, sets, translations)
+
+    async def _audit(self, program: Program, sets: Sets, translations: Translations) -> list[Cut]:
+        marked = await self._use(lambda netlink: conntrack.marked(netlink, self.mark))
         cuts, unknown = self._judge(marked, program, sets, translations)
-        await asyncio.to_thread(conntrack.unmark, self.sandbox.netns, self.mark, [cut.connection for cut in cuts])
+        if cuts:
+            ended = [cut.connection for cut in cuts]
+            await self._use(lambda netlink: conntrack.unmark(netlink, self.mark, ended))
         for cut in cuts:
             _log.info("connection cut", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", connection=str(cut))
         if unknown:
@@ -115,15 +147,28 @@ class PodEnforcement:
         """Read the namespace; if connections were tracked for us before, judge them before any passes by its mark."""
         observed = await kernel.observe(self.sandbox.netns)
         if desired.sets and not observed and self._program is not None:
-            await self.audit(self._program, sets, dict)
+            await self._audit(self._program, sets, dict)
         return observed
 
-    def _wrote(self, patch: Patch, desired: Desired) -> None:
+    async def _wrote(self, patch: Patch, desired: Desired) -> None:
         self.writes += 1
         self.audit_due = bool(desired.sets)
         if patch.tables and not desired.sets:  # tracking ends: its entries would outlive the rules that judged them
-            ended = conntrack.marked(self.sandbox.netns, self.mark)
-            conntrack.forget(self.sandbox.netns, ended)
+            await self._use(lambda netlink: conntrack.forget(netlink, conntrack.marked(netlink, self.mark)))
+
+    def _opened(self) -> NetlinkSocket:
+        if self._socket is None:
+            self._socket = NetlinkSocket(self.sandbox.netns, NETLINK_NETFILTER)
+        return self._socket
+
+    async def _use(self, work: Callable[[NetlinkSocket], T]) -> T:
+        """Off the loop: a table may be long. A socket whose work was given up midway is not used again."""
+        netlink = self._opened()
+        try:
+            return await asyncio.to_thread(work, netlink)
+        except BaseException:
+            self.close()
+            raise
 
     def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `NoInterface` where a program with rules has no place to go."""

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from enforcers.core.layout import DEFAULT_MARK
+from enforcers.set_backends import BackendName
 from schemas import addresses
 from streams.settings import Settings
 
@@ -31,6 +32,8 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
     ones. Default: none."""
     mark: int = DEFAULT_MARK
     """The bit of the connection mark that stands for allowed; no one else may use it. Default: 268435456 (2²⁸)."""
+    set_backend: BackendName = "netlink"
+    """How address sets are changed: ``netlink`` (default), or ``restore``: by the ipset tool, slower."""
     parallel: int = 8
     """How many Pods are programmed at a time. Default: 8."""
     disk_after_seconds: float = 5.0

@@ -3,6 +3,7 @@
 import os
 import select
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,12 @@ class NetlinkSocket:
         self.close()
 
     def close(self) -> None:
+        """Blocks for 10 to 30 ms where the socket was netfilter's: the kernel waits for a grace period."""
         self.socket.close()
+
+    def close_behind(self) -> None:
+        """Close it in a thread of its own, for whoever must not wait."""
+        threading.Thread(target=self.close, name="close-netlink", daemon=True).start()
 
     def receive(self) -> Iterator[tuple[int, bytes]]:
         """The messages of the next datagram. Raises TimeoutError where none comes."""

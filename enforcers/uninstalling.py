@@ -9,7 +9,8 @@ import msgspec
 from enforcers import conntrack, kernel
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.namespaces import CommandFailed, NoNamespace
-from enforcers.sockets import NetlinkRefused
+from enforcers.set_backends import RestoreSets
+from enforcers.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 
 PARALLEL = 8
 
@@ -33,8 +34,8 @@ async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> 
                 observed = await kernel.observe(namespace)
                 if not observed:
                     return Removal()
-                await kernel.write(namespace, kernel.removal(observed))
-                await asyncio.to_thread(lambda: conntrack.forget(namespace, conntrack.marked(namespace, mark)))
+                await kernel.write(namespace, kernel.removal(observed), RestoreSets(namespace))
+                await asyncio.to_thread(_forget, namespace, mark)
             except NoNamespace:
                 return Removal()
             except (CommandFailed, NetlinkRefused, OSError) as error:
@@ -43,3 +44,8 @@ async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> 
 
     paths = list(namespaces)
     return dict(zip(paths, await asyncio.gather(*map(one, paths)), strict=True))
+
+
+def _forget(namespace: Path, mark: int) -> None:
+    with NetlinkSocket(namespace, NETLINK_NETFILTER) as netlink:
+        conntrack.forget(netlink, conntrack.marked(netlink, mark))

@@ -1,8 +1,9 @@
 """One Pod's enforcement in the kernel, shown with real packets."""
 
+import asyncio
 import socket
-import subprocess
 import sys
+from collections.abc import Iterable
 
 import pytest
 
@@ -12,8 +13,11 @@ from enforcers.core.node_state import TrackedSet
 from enforcers.namespaces import CommandFailed
 from enforcers.pod import NoInterface, PodEnforcement
 from enforcers.runtime import Sandbox
+from enforcers.set_backends import BackendName
+from enforcers.sockets import NetlinkRefused
+from enforcers.uninstalling import uninstall
 from schemas import addresses
-from schemas.addresses import TCP, UDP
+from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import PortRange, Program, Virtual
 from schemas.sets import SetKind, endpoint, set_id
 from tests.enforcers.pod_world import (
@@ -38,8 +42,14 @@ DENY = program(ingress=isolated())
 ALLOW = program(ingress=isolated(rule(PORT_80)))
 
 
+def pod_of(world: World, *, sandbox: Sandbox | None = None, backend: BackendName = "netlink") -> PodEnforcement:
+    pod = PodEnforcement(sandbox or world.sandbox(), DEFAULT_MARK, backend)
+    world.sockets.callback(pod.close)
+    return pod
+
+
 async def enforced(world: World, wanted: Program, members: dict[str, TrackedSet]) -> PodEnforcement:
-    pod = PodEnforcement(world.sandbox(), DEFAULT_MARK)
+    pod = pod_of(world)
     await pod.realize(wanted, members)
     return pod
 
@@ -77,10 +87,12 @@ async def test_more_ports_than_one_rule_holds_are_all_matched(world):
     assert [world.reaches("a", "web", port) for port in (1000, 1038, 2005)] == [True, True, True]
 
 
-async def test_a_membership_change_touches_no_rule(world):
+@pytest.mark.parametrize("backend", ["netlink", "restore"])
+async def test_a_membership_change_touches_no_rule(world, backend):
     world.listen("web", 80)
     members = sets()
-    pod = await enforced(world, ALLOW, members)
+    pod = pod_of(world, backend=backend)
+    await pod.realize(ALLOW, members)
     before = world.handles()
 
     members[CLIENTS].change(both("a"), ())
@@ -92,6 +104,39 @@ async def test_a_membership_change_touches_no_rule(world):
     assert not world.reaches("a", "web", 80)
     assert world.reaches("b", "web", 80)
     assert world.handles() == before
+
+
+@pytest.mark.parametrize("backend", ["netlink", "restore"])
+async def test_sets_of_every_kind_follow_many_changes_in_both_families(world, backend):
+    blocks, tuples = set_id(SetKind.BLOCKS, "blocks"), set_id(SetKind.TUPLES, "tuples")
+    wanted = program(ingress=isolated(rule(peers=(CLIENTS, blocks, tuples))))
+    hosts = [bytes((10, 9, number >> 8, number & 255)) for number in range(1500)]
+    hosts += [b"\xfd\x09" + bytes(12) + number.to_bytes(2, "big") for number in range(1500)]
+    many = {
+        CLIENTS: set(hosts),
+        blocks: {host + bytes((8 * len(host), number % 2)) for number, host in enumerate(hosts)},
+        tuples: {endpoint(host, (TCP, UDP, SCTP)[number % 3], number) for number, host in enumerate(hosts)},
+    }
+    members = sets(**{blocks: set(), tuples: set()})
+    pod = pod_of(world, backend=backend)
+    await pod.realize(wanted, members)
+
+    for identity, found in many.items():
+        members[identity].change(found, ())
+    await pod.realize(wanted, members)
+    assert await held(world, many) == many
+
+    fewer = {identity: set(sorted(found)[::3]) for identity, found in many.items()}
+    for identity, found in fewer.items():
+        members[identity].change((), many[identity] - found)
+    await pod.realize(wanted, members)
+    assert await held(world, many) == fewer
+
+
+async def held(world: World, identities: Iterable[str]) -> dict[str, set[bytes]]:
+    """What the kernel's sets hold, as the tool tells."""
+    found = (await kernel.observe(world.path("web"))).sets
+    return {identity: {*(found[identity, 4] or ()), *(found[identity, 6] or ())} for identity in identities}
 
 
 async def test_replies_to_the_pods_own_connections_pass_its_isolated_side(world):
@@ -267,7 +312,7 @@ async def test_a_restart_finds_everything_in_place_and_writes_nothing(world):
     await enforced(world, wanted, members)
     before = world.handles()
 
-    again = PodEnforcement(world.sandbox(), DEFAULT_MARK)
+    again = pod_of(world)
     wrote = await again.realize(wanted, members)
 
     assert not wrote
@@ -309,7 +354,7 @@ async def test_uninstalling_leaves_nothing_of_ours_and_everything_else(world):
     before = world.foreign_rules()
     await enforced(world, ALLOW, sets(clients=both("a")))
 
-    await kernel.write(world.path("web"), kernel.removal(await kernel.observe(world.path("web"))))
+    await uninstall([world.path("web")])
 
     assert world.rules().replace(before, "") == ""
     assert not await kernel.observe(world.path("web"))
@@ -321,8 +366,8 @@ async def test_what_the_kernel_refuses_is_an_error_and_the_next_try_repairs(worl
     members = sets(clients=both("a"))
     world.command("web", "ipset", "create", f"ew-{CLIENTS}-4", "hash:ip", "family", "inet6")
 
-    pod = PodEnforcement(world.sandbox(), DEFAULT_MARK)
-    with pytest.raises(CommandFailed):
+    pod = pod_of(world)
+    with pytest.raises((CommandFailed, NetlinkRefused)):
         await pod.realize(ALLOW, members)
     world.command("web", "ipset", "destroy", f"ew-{CLIENTS}-4")
     await pod.realize(ALLOW, members)
@@ -336,7 +381,7 @@ async def test_a_pod_without_its_address_on_a_link_is_not_called_enforced(world)
     lost = Sandbox(uid="u", namespace="shop", name="web", netns=world.path("web"), addresses=(b"\x0a\x00\x00\x01",))
 
     with pytest.raises(NoInterface):
-        await PodEnforcement(lost, DEFAULT_MARK).realize(DENY, sets())
+        await pod_of(world, sandbox=lost).realize(DENY, sets())
 
 
 async def test_no_packet_slips_through_while_rules_are_rewritten(world):
@@ -350,14 +395,14 @@ async def test_no_packet_slips_through_while_rules_are_rewritten(world):
         "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
         "while True:\n s.sendto(b'x',('10.77.1.2',53))\n"
     )
-    sender = subprocess.Popen(["nsenter", f"--net={world.path('a')}", sys.executable, "-c", script])
+    sender = await asyncio.create_subprocess_exec("nsenter", f"--net={world.path('a')}", sys.executable, "-c", script)
     try:
         eventually("packets to arrive at the rules", lambda: "[0:0]" not in _default_drop(world))
         for port in range(1000, 1030):
             await pod.realize(program(ingress=isolated(rule(PortRange(UDP, port, port)))), members)
     finally:
         sender.kill()
-        sender.wait()
+        await sender.wait()
 
     with pytest.raises(BlockingIOError):
         server.recv(64)
