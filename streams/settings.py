@@ -24,6 +24,9 @@ PREFIX: Final = "EASTWEST_"
 SECTIONS: Final = ("kubelink", "processor", "enforcer", "up")
 """The services that have settings of their own. Names of one are no mistake to another: they often share a file."""
 
+RESERVED: Final = frozenset({"RUN_DIRECTORY", "USER_NAMESPACE"})
+"""Variables (without the prefix) that commands read and services do not."""
+
 
 class InvalidSettings(ValueError):
     """Everything that is wrong with the settings given, by name; nothing was started."""
@@ -176,6 +179,8 @@ def _from_environment(
     specific: list[tuple[str, str, str]] = []
     for variable, text in sorted(environment.items()):
         if not variable.startswith(PREFIX) or variable.startswith(others):
+            continue
+        if variable.removeprefix(PREFIX) in RESERVED:
             continue
         if type_.section and variable.startswith(own):
             name = variable.removeprefix(own).lower()

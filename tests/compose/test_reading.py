@@ -180,6 +180,23 @@ async def test_events_lists_what_arrived_filtered_and_in_order(record):
     assert len((await eastwest("events", "--log", file, "-o", "json", "--since", "1h")).splitlines()) == 8
 
 
+async def test_events_can_be_followed(tmp_path):
+    async with SqliteLogs(tmp_path / "log.db") as logs:
+        writer = Writer(await logs.open(topics.events("prod")))
+        await writer.begin()
+        process = await asyncio.create_subprocess_exec(
+            EASTWEST, "events", "-f", "-o", "json", "--log", tmp_path / "log.db", stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        try:
+            for name in ("one", "two"):
+                await writer.put(namespace(name))
+                assert json.loads(await process.stdout.readline())["name"] == name
+        finally:
+            process.terminate()
+            await process.wait()
+
+
 async def test_replay_is_the_same_byte_for_byte_whatever_the_hash_seed(record):
     file, _ = record
     texts = {await eastwest("replay", file, "-o", "json", PYTHONHASHSEED=seed) for seed in ("1", "2", "77")}

@@ -69,7 +69,8 @@ def test_every_mistake_of_every_source_is_named_at_once(tmp_path):
 
 def test_settings_of_other_services_in_the_same_file_and_environment_are_no_mistake(tmp_path):
     file = written(tmp_path, "[enforcer]\nanything = 1\n")
-    assert load(Sample, environment={"EASTWEST_ENFORCER_NODE": "n"}, file=file) == Sample()
+    environment = {"EASTWEST_ENFORCER_NODE": "n", "EASTWEST_RUN_DIRECTORY": "/run/elsewhere"}
+    assert load(Sample, environment=environment, file=file) == Sample()
 
 
 def test_a_cluster_name_that_cannot_be_part_of_a_subject_is_refused():
