@@ -88,7 +88,7 @@ class Terminal:
             said = b""
             assert process.stdout is not None
             async with asyncio.timeout(30):
-                while b"is up" not in said:
+                while b"Ctrl-C ends" not in said:
                     line = await process.stdout.readline()
                     assert line, f"ended before it was up: {said.decode()}"
                     said += line
