@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from compose.connections import bus_of, data_folder
 from compose.options import with_settings
+from compose.roles.running import run_service
 from enforcers.cri import CriRuntime
 from enforcers.enforcer import Enforcer
 from enforcers.settings import EnforcerSettings
@@ -35,7 +36,7 @@ def enforcer(settings: EnforcerSettings) -> None:
     if not settings.nats:
         raise click.UsageError("an enforcer needs NATS: name it by --nats or EASTWEST_NATS")
     set_up_logging(settings.log_format, settings.log_level)
-    asyncio.run(_run(settings))  # not uvloop: it gives up on a netlink socket that once lost messages
+    run_service(asyncio.run, _run(settings))  # not uvloop: it gives up on a netlink socket that once lost messages
 
 
 async def _run(settings: EnforcerSettings) -> None:

@@ -1,0 +1,1 @@
+"""`eastwest up`: everything in one process, against a cluster."""
