@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from schemas import names
-from streams.errors import ReadFailed
+from streams.errors import OutcomeUnknown, ReadFailed
 from streams.nats_bus import NatsBus
 from streams.owned_stream import OwnedStream, Ownership
 from streams.stream_reading import Batch, follow_stream, read_stream
@@ -85,11 +85,13 @@ class InventoryWriter:
         """
         self._waiting = {}
         self._settled = asyncio.Event()
-        fence = await self._owned.take(FENCE, lambda _: b"", DELETED)
-        self._published = {
-            key: _digest(value)
-            for key, value in (await read_inventory(self._bus, self._cluster, self._replicas, fence)).items()
-        }
+        try:
+            fence = await self._owned.take(FENCE, lambda _: b"", DELETED)
+            published = await read_inventory(self._bus, self._cluster, self._replicas, fence)
+        except BaseException:
+            self._owned.fail(OutcomeUnknown(self._owned.stream, 0, "the take-over did not succeed"))
+            raise
+        self._published = {key: _digest(value) for key, value in published.items()}
         return frozenset(self._published)
 
     def put(self, key: str, value: bytes | None) -> None:

@@ -49,6 +49,7 @@ class NatsBus:
         self._answer_within = answer_within_seconds
         self._listeners: list[Callable[[], None]] = []
         self._last_error = ""
+        self._denied = ""
         self.client = Client()
         self.generation = 0
         """Grows with every reconnect: what was sent or subscribed before a change of it may have been lost."""
@@ -88,6 +89,8 @@ class NatsBus:
                 )
         except TimeoutError:
             await self.client.close()
+            if self._denied:
+                raise AccessDenied(self.where, self._denied) from None
             raise BusUnavailable("connecting", f"{self.where} does not answer: {self._last_error}") from None
         except nats.errors.Error as error:
             await self.client.close()
@@ -118,6 +121,8 @@ class NatsBus:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
+        if "authorization" in self._last_error.lower():  # often followed by a mere reset, which says less
+            self._denied = self._last_error
         if isinstance(error, nats.errors.SlowConsumerError):
             self.slow += 1
             if self.slow & (self.slow - 1) == 0:  # 1, 2, 4, 8, …: a flood of losses is not a flood of log lines

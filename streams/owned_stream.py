@@ -80,6 +80,8 @@ class OwnedStream:
 
     def _reset(self) -> None:
         self._generation = self._bus.generation
+        self.fence = 0
+        """Stream sequence of the own fence; 0: not taken."""
         self._pending: dict[int, _Sent] = {}
         self._pending_bytes = 0
         self._number = 0
@@ -119,6 +121,7 @@ class OwnedStream:
         stored = _decode_answer(answer.data)
         if stored.error:
             raise BusUnavailable(self.stream, stored.error.description)
+        self.fence = stored.seq
         return stored.seq
 
     async def leave(self) -> None:

@@ -12,12 +12,14 @@ from typing import Any, NoReturn
 
 import msgspec
 import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from schemas import names
-from schemas.policy import Fence, Mark, Policy, PolicyChange, decode_mark, encode_fence, encode_mark
+from schemas.policy import Fence, Mark, Policy, PolicyChange, decode_fence, decode_mark, encode_fence, encode_mark
 from streams.core.marking import Marking, Open
 from streams.core.publication import ROLLUP, Publication
-from streams.errors import Fenced, MarkWouldGoBack, OutcomeUnknown, ReadFailed
+from streams.errors import BusUnavailable, Fenced, MarkWouldGoBack, OutcomeUnknown, ReadFailed
 from streams.nats_bus import NatsBus
 from streams.owned_stream import OwnedStream, Ownership
 from streams.stream_reading import read_stream
@@ -64,6 +66,7 @@ class PolicyWriter:
             name,
             acknowledge_within_seconds=acknowledge_within_seconds,
         )
+        self._fences: Subscription | None = None
         self._sending = asyncio.Lock()
         self._settled = asyncio.Event()
         self._publication = Publication(max_payload=bus.max_payload)
@@ -91,6 +94,15 @@ class PolicyWriter:
         """
         self._settled = asyncio.Event()
         self._publication = Publication(max_payload=self._bus.max_payload)
+        if self._fences is None:
+            self._fences = await self._bus.subscribe(f"live.{names.fence_subject(self._cluster)}", self._on_fence)
+        try:
+            return await self._take()
+        except BaseException:
+            self._owned.fail(OutcomeUnknown(self._owned.stream, 0, "the take-over did not succeed"))
+            raise
+
+    async def _take(self) -> Published:
         fence = await self._owned.take("fence", self._fence, ROLLUP)
         everything = names.policy_subjects(self._cluster)
         stored = await read_stream(
@@ -99,9 +111,11 @@ class PolicyWriter:
         below = len(everything) - 1
         newest = max((message.sequence for message in stored if message.subject[below:] == "fence"), default=0)
         if newest < fence:
+            # A lagging replica; or two updates of the stream at once, after which the server stores what one of the
+            # two publishes under no subject of ours (tried): it must not take itself for the owner.
             raise ReadFailed(self._owned.stream, everything, "it does not include the fence")
         if newest > fence:
-            raise self._owned.fail(Fenced(self._owned.stream, self._name))
+            raise Fenced(self._owned.stream, self._name)
         policy = self._publication.read((message.subject[below:], message) for message in stored)
         mark = _newest_mark(message.payload for message in stored if message.subject[below:] == "mark")
         self._marking = Marking(mark)
@@ -110,6 +124,14 @@ class PolicyWriter:
             "took over", stream=self._owned.stream, fence=fence, programs=len(policy.programs), sets=len(policy.sets)
         )
         return Published(policy, mark)
+
+    async def _on_fence(self, message: Msg) -> None:
+        """Another's fence after the own one: over at once, also where nothing is being published."""
+        with contextlib.suppress(msgspec.MsgspecError):
+            fence = decode_fence(message.data)
+            sequence = int((message.headers or {})["Nats-Sequence"])
+            if fence.owner != self.token and 0 < self._owned.fence < sequence:
+                self._owned.fail(Fenced(self._owned.stream, self._name))
 
     def _fence(self, token: str) -> bytes:
         return encode_fence(Fence(owner=token, name=self._name))
@@ -182,6 +204,10 @@ class PolicyWriter:
         finally:
             forget()
             await self._owned.leave()
+            if self._fences is not None:
+                with contextlib.suppress(BusUnavailable):
+                    await self._bus.unsubscribe(self._fences)
+                self._fences = None
             self._settled.set()
 
 

@@ -14,7 +14,7 @@ from schemas import names
 from schemas.status import Component, Connectivity, Status, component_of, connectivity, decode_status, encode_status
 from streams.core.parts import Stored
 from streams.nats_bus import NatsBus
-from streams.stream_reading import follow_stream, read_stream
+from streams.stream_reading import follow_stream, read_newest
 
 KEPT_SECONDS: Final = 7 * 24 * 3600
 """A component that is silent for so long is forgotten."""
@@ -76,8 +76,7 @@ class StatusChange(msgspec.Struct, frozen=True):
 
 async def read_status(bus: NatsBus, cluster: str) -> dict[Place, Heard]:
     """All components, now. Raises `ReadFailed`, also where there is no status stream yet."""
-    stored = await read_stream(bus, names.status_stream(cluster), f"status.{cluster}.>", last_only=True)
-    return _heard(stored)
+    return _heard(await read_newest(bus, names.status_stream(cluster), f"status.{cluster}.>"))
 
 
 async def watch_status(bus: NatsBus, cluster: str) -> AsyncGenerator[StatusChange, None]:

@@ -3,6 +3,11 @@
 A read is an ordered consumer: the server numbers what it delivers and says with each message how many are still to
 come, so a read that lost something is noticed. Whatever is not the end, seen as such, is a failed read.
 
+A message that is replaced while the read is on its way to it is skipped, and the one that replaces it may come after
+"none pending" (tried: every fourth read of 20 subjects that are all replaced a thousand times a second lacks some). So
+the messages that were there at the beginning are counted; where one was skipped, the read goes on until the server
+reports that the consumer is idle.
+
 The request's subject carries the one filter of the read, so that a server can restrict who reads what.
 """
 
@@ -23,6 +28,8 @@ from streams.nats_bus import NatsBus
 HEARTBEAT_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 2.5
 """Five missed heartbeats: the server, or the consumer, is gone."""
+RESTLESS_SECONDS: Final = 1.5
+"""A read that is not whole by then fails: its subjects change without pause."""
 _NANOSECONDS: Final = 1_000_000_000
 
 
@@ -31,13 +38,34 @@ async def read_stream(
 ) -> list[Stored]:
     """Everything stored under the filter *subject*, in order; with *last_only* the newest of each subject.
 
+    With *last_only* a subject that is not there had no message when the read began. Without, a message that another
+    replaced meanwhile may be missing, and the other too: what is read must prove itself, as set parts do.
+
     *proven* is for replicated streams, whose replicas may lag: the read ends only when the replica that serves it
     has reached the stream sequence *include*, which takes up to a heartbeat.
 
     Raises `ReadFailed`, also for a reconnect midway: then an old and a new state could be mixed.
     """
+    beginning = 0
+    if last_only:
+        try:
+            beginning = (await bus.call(f"STREAM.INFO.{stream}"))["state"]["last_seq"]
+        except (BusUnavailable, Refused) as error:
+            raise ReadFailed(stream, subject, str(error)) from error
     async with _consumer(bus, stream, subject, last_only=last_only) as consumer:
-        return await consumer.rest(include if proven else 0)
+        found = await consumer.rest(include if proven else 0)
+        if last_only and sum(message.sequence <= beginning for message in found) < consumer.expected:
+            found += await consumer.until_idle()
+        return found
+
+
+async def read_newest(bus: NatsBus, stream: str, subject: str) -> list[Stored]:
+    """The newest message of every subject under the filter *subject*, for subjects that change all the time.
+
+    As `read_stream`, but one whose message was replaced twice while it was read may be missing if another is new.
+    """
+    async with _consumer(bus, stream, subject, last_only=True) as consumer:
+        return await consumer.newest()
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -58,7 +86,7 @@ async def follow_stream(bus: NatsBus, stream: str, subject: str) -> AsyncGenerat
     while True:
         try:
             async with _consumer(bus, stream, subject, last_only=True) as consumer:
-                yield Batch(await consumer.rest(0), complete=True)
+                yield Batch(await consumer.newest(), complete=True)
                 backoff.reset()
                 while True:
                     yield Batch(await consumer.more(), complete=False)
@@ -84,8 +112,12 @@ class _Consumer:
         self._bus = bus
         self._generation = bus.generation
         self.arrivals: asyncio.Queue[Msg] = asyncio.Queue()
+        self.expected = 0
+        """Messages that were there when the consumer was made."""
         self.pending = 0
         """Messages still to come, as last heard."""
+        self._idle = False
+        """The last that was heard is that there is nothing to send."""
         self._taken = 0
         self._reached = 0
         """Stream sequence up to which the replica that serves us has looked."""
@@ -97,6 +129,27 @@ class _Consumer:
             found.extend(await self._next())
         self._require_connection()
         return found
+
+    async def until_idle(self) -> list[Stored]:
+        """What comes until the server has had nothing to send for a heartbeat: then nothing was left out."""
+        found: list[Stored] = []
+        try:
+            async with asyncio.timeout(RESTLESS_SECONDS):
+                self._idle = False
+                while self.pending or not self._idle:
+                    found.extend(await self._next())
+        except TimeoutError:
+            raise _Incomplete(f"no rest within {RESTLESS_SECONDS} s") from None
+        self._require_connection()
+        return found
+
+    async def newest(self) -> list[Stored]:
+        """The newest message of as many subjects as there were, in stream order."""
+        found = {message.subject: message for message in await self.rest(0)}
+        while len(found) < self.expected and not self._idle:
+            found.update({message.subject: message for message in await self._next()})
+        self._require_connection()
+        return sorted(found.values(), key=lambda message: message.sequence)
 
     async def more(self) -> list[Stored]:
         """At least one message, and what else has arrived."""
@@ -124,11 +177,13 @@ class _Consumer:
                 raise _Incomplete(f"the server has sent more than the {self._taken} messages that came")
             if reply := message.reply or headers.get("Nats-Consumer-Stalled"):
                 await self._bus.publish(reply, b"")
+            self._idle = not reply
             return []
         position = _position(message.reply)
         if position.number != self._taken + 1:
             raise _Incomplete(f"message {position.number} of the consumer after {self._taken}")
         self._taken, self.pending, self._reached = position.number, position.pending, position.sequence
+        self._idle = False
         deleted = headers.get("KV-Operation") or headers.get("Nats-Marker-Reason")
         return [Stored(message.subject, position.sequence, b"" if deleted else message.data, position.stored_at)]
 
@@ -164,7 +219,7 @@ async def _consumer(bus: NatsBus, stream: str, subject: str, *, last_only: bool)
         subscription = await bus.subscribe(inbox, consumer.arrivals.put)
         try:
             answer = await bus.call(f"CONSUMER.CREATE.{stream}.{name}.{subject}", request)
-            consumer.pending = answer["num_pending"] + answer["delivered"]["consumer_seq"]
+            consumer.expected = consumer.pending = answer["num_pending"] + answer["delivered"]["consumer_seq"]
             yield consumer
         finally:
             await bus.unsubscribe(subscription)
