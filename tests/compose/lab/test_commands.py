@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from compose.command import main
 from compose.lab.capability import user_namespace_obstacles
+from compose.lab.wires.removing import sweep
 from tests.components.presence import missing
 
 pytestmark = pytest.mark.netns
@@ -125,7 +126,10 @@ def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
         (folder / "shop.yaml").write_text(MANIFESTS)
         if as_nobody:
             os.chown(folder, NOBODY, NOBODY)
-        yield Terminal(folder, as_nobody=as_nobody)
+        try:
+            yield Terminal(folder, as_nobody=as_nobody)
+        finally:
+            sweep(folder / "run")  # a failed test killed the lab's owner
 
 
 async def test_a_lab_is_up_in_one_terminal_and_probed_from_another(terminal: Terminal) -> None:
