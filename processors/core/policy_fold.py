@@ -122,8 +122,14 @@ class PolicyFold:
         return (
             self._population.empty
             and self._services.empty
-            and not (self._compiler.policies or self._virtuals.signatures or self._virtuals.views)
-            and not (self._programs or self._extras or self._pod_problems or self._ledger.published)
+            and self._virtuals.empty
+            and not (
+                self._compiler.policies
+                or self._programs
+                or self._extras
+                or self._pod_problems
+                or self._ledger.published
+            )
         )
 
     # --- folding -----------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from processors.core.segmentation.address_sets import AddressSet, Ledger
 from processors.core.segmentation.members import Cohort, Workload
 from processors.core.segmentation.services import ServiceKey, ServiceView
+from schemas import sets as set_names
 from schemas import verdict
-from schemas.programs import Direction, Program, Virtual
+from schemas.programs import Direction, PortRange, Program, Rule, Virtual
 from schemas.sets import SetKind
 from schemas.verdict import Flow
 
@@ -14,6 +15,10 @@ Holder = tuple[str, ...]
 """("node", name) or ("pod", namespace, name): whose own addresses make the difference."""
 Outcome = tuple[frozenset[bytes] | None, frozenset[bytes]]
 """Of one door: the endpoints that keep it shut (``None``: it has none); and those that it lacks, if it has others."""
+
+
+Shape = frozenset[tuple[PortRange, ...] | None]
+"""The ports of the rules that look at no Pod: those for any peer and for blocks. ``None`` is any port."""
 
 
 class HeldSet(AddressSet):
@@ -55,6 +60,7 @@ class Signature:
         self.extras: dict[Holder, HeldSet] = {}
         self.held: dict[bytes, tuple[Holder, ...]] = {}
         """Of each tuple that is open to some only: to whom."""
+        self.shape: Shape = frozenset()
         self._program = Program(uid="", namespace="", name="", node="")
 
     def say(self, direction: Direction, named: frozenset[AddressSet]) -> bool:
@@ -68,6 +74,7 @@ class Signature:
         self.unwatch()
         self._program = Program(uid="", namespace="", name="", node="", egress=direction)
         self.sets = {item.id: item for item in named}
+        self.shape = frozenset(rule.ports for rule in direction.rules if _about_addresses(rule))
         for item in named:
             item.watchers.add(self)
         return True
@@ -88,3 +95,8 @@ class Signature:
         view = workload.view
         holders = (("node", view.node), ("pod", view.namespace, view.name))
         return tuple(extra for holder in holders if (extra := self.extras.get(holder)) is not None)
+
+
+def _about_addresses(rule: Rule) -> bool:
+    """Whether *rule* may allow an address that is no Pod's."""
+    return rule.sets is None or any(set_names.kind_of(identity) is SetKind.BLOCKS for identity in rule.sets)

@@ -6,11 +6,12 @@ and hardly on the Pod: one set per *signature*, the names of the isolating polic
 addresses count as allowed, and so do its node's) makes an extra set, only where it makes a difference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from processors.core.segmentation.address_sets import AddressSet, Ledger
 from processors.core.segmentation.members import Cohort
 from processors.core.segmentation.population import Population
+from processors.core.segmentation.reach import Reach
 from processors.core.segmentation.services import NOTHING, Door, ServiceKey, Services, ServiceView
 from processors.core.segmentation.signatures import HeldSet, Holder, Outcome, Signature
 from schemas.programs import Direction
@@ -32,10 +33,20 @@ class Virtuals:
         self._fronts: dict[bytes, dict[ServiceKey, None]] = {}
         self._claims: dict[bytes, dict[ServiceKey, int]] = {}
         self._behind: dict[bytes, dict[ServiceKey, None]] = {}
+        self._judged: dict[ServiceKey, dict[Signature, None]] = {}
+        self._rivals: dict[ServiceKey, None] = {}
+        self._reach = Reach()
         self._dirty: dict[Signature, None] = {}
         self._left: dict[Signature, None] = {}
         self._pairs: dict[tuple[Signature, ServiceKey], None] = {}
         self._touched: dict[tuple[Signature, Holder], None] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is remembered."""
+        return self._reach.empty and not (
+            self.signatures or self.views or self._fronts or self._claims or self._behind or self._judged
+        )
 
     # --- signatures --------------------------------------------------------------------------------------------------
 
@@ -66,16 +77,18 @@ class Virtuals:
         """
         for signature in self._left:
             if not signature.users:
-                signature.unwatch()
-                del self.signatures[signature.isolating]
+                self._forget(signature)
         changed = [key for key in self._services.dirty if self._refresh(key)]
         changed += [key for address in nodes for key in self._behind.get(address, ())]
-        for key in changed:
-            self._pairs.update({(signature, key): None for signature in self.signatures.values()})
+        changed += self._rivals
         for signature in self._dirty:
             if signature.users:
-                for key in self.views:
-                    self._pairs[signature, key] = None
+                self._reach.file(signature, self.views.items())
+        for key in changed:
+            self._pairs.update({(signature, key): None for signature in self._concerned(key)})
+        for signature in self._dirty:
+            if signature.users:
+                self._pairs.update({(signature, key): None for key in self._in_reach(signature)})
         self._follow_members()
         self._follow_owners(before)
         for signature, key in self._pairs:
@@ -83,8 +96,48 @@ class Virtuals:
                 self._evaluate(signature, key)
         for signature, holder in self._touched:
             self._reprogram(signature, holder)
-        for batch in (self._services.dirty, self._left, self._dirty, self._pairs, self._touched):
+        for batch in (self._services.dirty, self._left, self._dirty, self._pairs, self._touched, self._rivals):
             batch.clear()
+
+    def _forget(self, signature: Signature) -> None:
+        signature.unwatch()
+        self._reach.discard(signature)
+        for key in signature.outcomes:
+            _drop(self._judged, key, signature)
+        del self.signatures[signature.isolating]
+
+    def _concerned(self, key: ServiceKey) -> Iterator[Signature]:
+        """The signatures that a Service was judged for, or to which it may be open now."""
+        yield from self._judged.get(key, ())
+        yield from self._reach.signatures(key)
+        for address in {target.address for target in self.views.get(key, NOTHING).targets}:
+            if address in self._services.nodes_at:
+                yield from self.signatures.values()
+            owner = self._population.owners.get(address)
+            if owner is None or owner.cohort is None:
+                continue
+            if owner.cohort.egress is not None and owner.cohort.egress.signature is not None:
+                yield owner.cohort.egress.signature
+            for selection in owner.cohort.selections:
+                for live in selection.live:
+                    yield from live.watchers
+
+    def _in_reach(self, signature: Signature) -> Iterator[ServiceKey]:
+        """The Services that were judged for *signature*, or may be open to it or to one of its Pods now."""
+        yield from signature.outcomes
+        yield from self._reach.services(signature)
+        behind = self._behind
+        sources: list[Collection[bytes]] = [self._services.nodes_at.keys()]
+        sources += [item.members for item in signature.sets.values() if item.id[0] == SetKind.ADDRESSES]
+        sources += [workload.owned for cohort in signature.cohorts for workload in cohort.workloads]
+        sources += [
+            {member[:-3] for member in item.members} for item in signature.sets.values() if item.id[0] == SetKind.TUPLES
+        ]
+        for found in sources:
+            few, many = (behind, found) if len(behind) < len(found) else (found, behind)
+            for address in few:
+                if address in many:
+                    yield from behind[address]
 
     def _follow_members(self) -> None:
         """Who joined or left a set matters to the Services it stands behind, for the signatures that name the set."""
@@ -116,6 +169,7 @@ class Virtuals:
             del self.views[key]
         else:
             self.views[key] = new
+        self._reach.refresh(key, new)
         _shift(self._fronts, key, old.addresses, new.addresses)
         _shift(self._behind, key, {t.address for t in old.targets}, {t.address for t in new.targets})
         for door in old.doors:
@@ -128,6 +182,7 @@ class Virtuals:
             (self.addresses.put if address in self._fronts else self.addresses.drop)(address)
         for item in {item for view in (old, new) for door in view.doors for item in door.tuples}:
             claimants = self._claims[item]
+            self._rivals.update({other: None for other in claimants if other != key})
             if not claimants:
                 del self._claims[item]
             outer = any(item in self.views[other].doors[index].outer for other, index in claimants.items())
@@ -139,8 +194,10 @@ class Virtuals:
         view = self.views.get(key, NOTHING)
         tuples = {item for door in view.doors for item in door.tuples}
         if (known := signature.outcomes.pop(key, None)) is not None:
+            _drop(self._judged, key, signature)
             tuples.update(item for door in known[0].doors for item in door.tuples)
         if view.doors:
+            self._judged.setdefault(key, {})[signature] = None
             signature.outcomes[key] = (view, tuple(self._judge(signature, door) for door in view.doors))
         for item in tuples:
             self._place(signature, item)
@@ -224,3 +281,9 @@ def _shift(
                 del index[address]
     for address in new:
         index.setdefault(address, {})[key] = None
+
+
+def _drop(index: dict[ServiceKey, dict[Signature, None]], key: ServiceKey, signature: Signature) -> None:
+    del index[key][signature]
+    if not index[key]:
+        del index[key]

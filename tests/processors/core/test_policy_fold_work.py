@@ -126,6 +126,7 @@ def services(count: int) -> list[Object]:
         pytest.param(lambda: pod("web", "10.0.0.1", app="db"), id="label"),
         pytest.param(lambda: pod("new", "10.0.0.8", app="web"), id="new-pod"),
         pytest.param(lambda: policy("web", app("web"), {"podSelector": app("web")}), id="policy"),
+        pytest.param(lambda: policy("out", app("web"), {"podSelector": app("web")}, direction="egress"), id="egress"),
         pytest.param(lambda: service("mine", "10.97.0.1", "10.0.0.2")[0], id="service"),
         pytest.param(lambda: SHOP[1], id="nothing"),
     ],
