@@ -7,11 +7,11 @@ All cases share the log file and the server; each has a cluster of its own, and 
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from prometheus_client import CollectorRegistry
 
@@ -25,7 +25,7 @@ from schemas.policy import NodeUpdate, Policy
 from streams import topics
 from streams.errors import Refused
 from streams.inventory_bucket import stream_name
-from streams.log import Log
+from streams.log import Entry, Log
 from streams.nats_bus import STREAM_NOT_FOUND, NatsBus
 from streams.nats_child import NatsChild
 from streams.policy_reader import PolicyReader
@@ -40,8 +40,6 @@ SELDOM_SECONDS: Final = 3600.0
 Start = Callable[[Coroutine[Any, Any, None], str], None]
 """Runs a coroutine as a task of that name."""
 Updates = AsyncIterator[NodeUpdate]
-Consumer = Callable[[str, Updates], Awaitable[None]]
-"""Takes what the node of that name is told, until it is cancelled."""
 
 
 class NotArrived(Exception):
@@ -74,16 +72,33 @@ class NodePolicy:
         return f"{self.name} is at revision {self.revision}"
 
 
-async def drain(_: str, updates: Updates) -> None:
-    """The consumer that has no use for updates beyond their being remembered."""
-    async for _update in updates:
+class Audience(Protocol):
+    """Whom the nodes are told for."""
+
+    async def prepare(self, objects: Mapping[str, Object]) -> None:
+        """Make ready for *objects*, which are about to be written: all there are then, by log key."""
+        ...
+
+    async def serve(self, node: str, updates: Updates) -> None:
+        """Take what *node* is told, until cancelled."""
+        ...
+
+
+class Listening:
+    """The audience that has no use for updates beyond their being remembered."""
+
+    async def prepare(self, objects: Mapping[str, Object]) -> None:
         pass
+
+    async def serve(self, node: str, updates: Updates) -> None:
+        async for _ in updates:
+            pass
 
 
 class Feed:
     """One case on its way through the chain."""
 
-    def __init__(self, case: Case, cluster: str, log: Log, bus: NatsBus, consumer: Consumer) -> None:
+    def __init__(self, case: Case, cluster: str, log: Log, bus: NatsBus, *, audience: Audience, start: Start) -> None:
         self.history = History(case)
         self.nodes: dict[str, NodePolicy] = {}
         self.revision = -1
@@ -91,23 +106,24 @@ class Feed:
         self._cluster = cluster
         self._log = log
         self._bus = bus
-        self._consumer = consumer
-        self._moved = asyncio.Event()
-        self._start: Start
-
-    async def begin(self, start: "Start") -> None:
-        """Write what exists before the first step, and listen for each node, in tasks that *start* starts."""
+        self._audience = audience
         self._start = start
-        (self.history.epoch,) = await self._log.append([self.history.opening()])
-        self.revision = (await self._log.append(self.history.initial()))[-1]
-        self._listen()
+        self._moved = asyncio.Event()
 
     async def write(self, actions: Iterable[Action]) -> None:
-        """Append what *actions* put into the log. Raises `ValueError` for one that cannot be played."""
-        entries = self.history.entries(actions)
+        """Append what *actions* put into the log; the first time, what exists before them, too.
+
+        Raises `ValueError` for an action that cannot be played, and what the audience's `prepare` raises.
+        """
+        entries: list[Entry] = []
+        if self.revision < 0:
+            (self.history.epoch,) = await self._log.append([self.history.opening()])
+            entries += self.history.initial()
+        entries += self.history.entries(actions)
+        await self._audience.prepare(self.history.objects)
+        self._listen()
         if entries:
             self.revision = (await self._log.append(entries))[-1]
-        self._listen()
 
     async def arrived(self) -> None:
         """Return when every node was told everything that was written. Raises `NotArrived`."""
@@ -145,7 +161,7 @@ class Feed:
 
     async def _follow(self, node: NodePolicy) -> None:
         async with PolicyReader(self._bus, self._cluster, node.name, jitter_seconds=0) as reader:
-            await self._consumer(node.name, self._remembered(node, reader))
+            await self._audience.serve(node.name, self._remembered(node, reader))
 
     async def _remembered(self, node: NodePolicy, reader: PolicyReader) -> AsyncGenerator[NodeUpdate]:
         async for update in reader:
@@ -191,11 +207,10 @@ class Chain:
         await self._stack.__aexit__(kind, error, trace)
 
     @asynccontextmanager
-    async def feed(self, case: Case, consumer: Consumer = drain) -> AsyncGenerator[Feed]:
-        """A cluster and a processor for *case*, with its initial objects on their way. *consumer* serves each node."""
+    async def feed(self, case: Case, audience: Audience) -> AsyncGenerator[Feed]:
+        """A cluster and a processor for *case*. What its nodes are told, they are told for *audience*."""
         cluster = f"case-{next(self._numbers)}"
         log = await self._logs.open(topics.events(cluster))
-        feed = Feed(case, cluster, log, self._bus, consumer)
         settings = ProcessorSettings(
             name="check", cluster=cluster, inventory_seconds=SELDOM_SECONDS, status_seconds=SELDOM_SECONDS
         )
@@ -210,8 +225,7 @@ class Chain:
                     serving.append(tasks.create_task(coroutine, name=name))
 
                 start(working, f"{cluster}: processor")
-                await feed.begin(start)
-                yield feed
+                yield Feed(case, cluster, log, self._bus, audience=audience, start=start)
                 for task in serving:
                     task.cancel()
         finally:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from compose.checking.cases import Case, Cell, Step
-from compose.checking.chain import Chain, Feed
+from compose.checking.chain import Chain, Feed, Listening
 from compose.checking.explaining import explain
 from compose.checking.judging import Judge
 from compose.checking.playing import Finding
@@ -18,7 +18,7 @@ class Interpreter:
 
     @asynccontextmanager
     async def stage(self, case: Case) -> AsyncGenerator["InterpreterStage"]:
-        async with self._chain.feed(case) as feed:
+        async with self._chain.feed(case, Listening()) as feed:
             yield InterpreterStage(feed)
 
 

@@ -30,8 +30,7 @@ class Judge:
 
         Raises `Unknown` for a name that does not exist.
         """
-        destination = self._address(cell.destination, cell)
-        source = self._address(cell.source, cell, addresses.family(destination))
+        source, destination = self.ends(cell)
         sender = self._pod(cell.source)
         flow = Flow(source, destination, cell.protocol, cell.port)
         judgement = verdict.judge_egress(self._program(sender), flow, self._members, self._node(sender))
@@ -42,6 +41,11 @@ class Judge:
             if judgement.reason is not Reason.LOOPBACK or not found.allowed:
                 judgement = found
         return judgement
+
+    def ends(self, cell: Cell) -> tuple[bytes, bytes]:
+        """The addresses of *cell*'s source and destination, of one family. Raises `Unknown`."""
+        destination = self._address(cell.destination, cell)
+        return self._address(cell.source, cell, addresses.family(destination)), destination
 
     def _arriving(self, cell: Cell, flow: Flow) -> Iterator[tuple[Object, Flow]]:
         """The Pods at which the connection may end, and how it looks there."""
