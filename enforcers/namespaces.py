@@ -99,11 +99,15 @@ async def run(path: Path, command: Sequence[str], text: str = "") -> str:
     Raises `NoNamespace`, `CommandFailed`; FileNotFoundError where ``nsenter`` is not installed.
     """
     full = command if path == HERE else ["nsenter", f"--net={path}", *command]
-    process = await asyncio.create_subprocess_exec(
-        *full, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+    # A file and no pipe: whoever ends without reading all of a pipe makes uvloop's write to it fail as a closed handle.
+    with os.fdopen(os.memfd_create("input"), "w+b") as given:
+        given.write(text.encode())
+        given.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *full, stdin=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
     try:
-        output, errors = await process.communicate(text.encode())
+        output, errors = await process.communicate()
     except asyncio.CancelledError:
         if process.returncode is None:
             process.kill()
