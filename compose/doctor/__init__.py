@@ -1,0 +1,1 @@
+"""Whether this machine can enforce, shown by trying."""
