@@ -242,7 +242,7 @@ def test_everything_that_travels_has_a_schema():
     for name in schema.TYPES:
         found = CliRunner().invoke(schema.schema, [name])
         assert json.loads(found.output), name
-    assert "### Virtual Services (`virtual-service`)" in CliRunner().invoke(schema.schema, ["reports"]).output
+    assert "## Virtual Services (`virtual-service`)" in CliRunner().invoke(schema.schema, ["reports"]).output
     assert CliRunner().invoke(schema.schema, []).output.count("\n") == len(schema.TYPES)
 
 
