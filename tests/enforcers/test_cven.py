@@ -1,0 +1,238 @@
+"""A node's C-VEN with its three sources: what is told, which Pods there are, the node's own addresses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from enforcers.cven import Cven
+from enforcers.given_runtime import GivenRuntime
+from enforcers.metrics import Metrics
+from enforcers.runtime import Sandbox
+from enforcers.settings import EnforcerSettings
+from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
+from schemas import sets as packing
+from schemas.policy import Mark, NodeUpdate, SetChange
+from schemas.programs import Program
+from schemas.status import PodState
+from streams.telemetry import Health
+from tests.enforcers.pod_world import CLIENTS, PORT_80, World, both, eventually, isolated, packed, program, rule
+
+pytestmark = pytest.mark.netns
+
+DENY = program(ingress=isolated())
+ALLOW = program(ingress=isolated(rule(PORT_80)))
+
+
+def told(revision: int, *programs: Program, clients: set[bytes], complete: bool = True) -> NodeUpdate:
+    change = SetChange(id=CLIENTS, added=frozenset(clients))
+    return NodeUpdate(programs=programs, sets=(change,), mark=Mark(revision=revision), complete=complete)
+
+
+class Told:
+    """A policy reader that tells what a test says."""
+
+    def __init__(self, *updates: NodeUpdate) -> None:
+        self._updates: asyncio.Queue[NodeUpdate] = asyncio.Queue()
+        self.tell(*updates)
+
+    def tell(self, *updates: NodeUpdate) -> None:
+        for update in updates:
+            self._updates.put_nowait(update)
+
+    def __aiter__(self) -> AsyncIterator[NodeUpdate]:
+        return self
+
+    async def __anext__(self) -> NodeUpdate:
+        return await self._updates.get()
+
+
+@asynccontextmanager
+async def running(
+    world: World,
+    reader: Told,
+    *sandboxes: Sandbox,
+    runtime: GivenRuntime | None = None,
+    kept: Kept | None = None,
+    **settings: Any,
+) -> AsyncIterator[Cven]:
+    cven = Cven(
+        EnforcerSettings(node="node-1", **settings),
+        runtime or GivenRuntime(sandboxes or (world.sandbox(),)),
+        node_netns=world.path("node"),
+        kept=kept,
+        metrics=Metrics(CollectorRegistry()),
+        health=Health(),
+    )
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(cven.run(reader, stop), name="C-VEN")
+        try:
+            yield cven
+        finally:
+            stop.set()
+
+
+async def realized(cven: Cven, revision: int) -> None:
+    async with asyncio.timeout(10):
+        await cven.realized(revision)
+
+
+async def until(what: str, holds: Any) -> None:
+    await asyncio.to_thread(eventually, what, holds)
+
+
+async def test_programs_become_rules_and_the_revision_is_realized(world):
+    world.listen("web", 80)
+    reader = Told(told(7, ALLOW, clients=both("a")))
+
+    async with running(world, reader) as cven:
+        await realized(cven, 7)
+
+        assert world.reaches("a", "web", 80)
+        assert not world.reaches("b", "web", 80)
+        assert world.reaches("node", "web", 80)
+        assert (cven.exceptions, cven.state_of("uid-web")) == ((), PodState.ENFORCED)
+
+
+async def test_rules_stand_while_it_is_down_and_a_restart_writes_nothing(world):
+    world.listen("web", 80)
+    update = told(7, ALLOW, clients=both("a"))
+    async with running(world, Told(update)) as cven:
+        await realized(cven, 7)
+    before = world.handles()
+    assert world.reaches("a", "web", 80)
+    assert not world.reaches("b", "web", 80)
+
+    async with running(world, Told(update)) as again:
+        await realized(again, 7)
+
+        assert again.writes == 0
+    assert world.handles() == before
+
+
+async def test_nothing_is_written_before_everything_is_known(world):
+    incomplete = told(1, DENY, clients=set(), complete=False)
+    reader = Told(incomplete)
+    async with running(world, reader) as cven:
+        await until("the Pod to be known", lambda: "uid-web" in cven.pods and "uid-web" in cven.node.programs)
+        assert cven.writes == 0
+
+        reader.tell(told(2, DENY, clients=set()))
+        await realized(cven, 2)
+        assert cven.writes == 1
+
+
+async def test_a_broken_pod_stops_no_neighbour_and_is_named_beside_the_revision(world):
+    broken = Sandbox(
+        uid="uid-gone", namespace="shop", name="gone", netns=world.path("never-made"), addresses=(packed("b"),)
+    )
+    lost = Program(uid="uid-gone", namespace="shop", name="gone", node="node-1", ingress=isolated())
+    world.listen("web", 80)
+
+    async with running(world, Told(told(3, DENY, lost, clients=set())), broken, world.sandbox()) as cven:
+        await realized(cven, 3)
+
+        assert not world.reaches("a", "web", 80)
+        assert [(each.uid, each.name) for each in cven.exceptions] == [("uid-gone", "gone")]
+        assert "does not exist" in cven.exceptions[0].reason
+        assert cven.state_of("uid-gone") is PodState.ERROR
+
+
+async def test_a_tightening_cuts_when_the_state_is_complete(world):
+    listener = world.listen("web", 80)
+    reader = Told(told(1, ALLOW, clients=both("a", "b")))
+    async with running(world, reader) as cven:
+        await realized(cven, 1)
+        client = world.connect("a", "web", 80)
+        server = world.accept(listener)
+
+        gone = SetChange(id=CLIENTS, removed=frozenset(both("a")))
+        reader.tell(NodeUpdate(sets=(gone,)), NodeUpdate(mark=Mark(revision=2)))
+        await realized(cven, 2)
+
+        client.sendall(b"still there?")
+        with pytest.raises(TimeoutError):
+            server.recv(64)
+
+
+async def test_a_program_that_goes_takes_everything_of_ours_with_it(world):
+    reader = Told(told(1, ALLOW, clients=both("a")))
+    async with running(world, reader) as cven:
+        await realized(cven, 1)
+
+        reader.tell(NodeUpdate(gone=("uid-web",), mark=Mark(revision=2)))
+        await realized(cven, 2)
+
+        assert "EW-" not in world.rules()
+        assert "ew-" not in world.command("web", "ipset", "list", "-n")
+
+
+async def test_a_pod_that_comes_back_in_another_namespace_is_programmed_there(world):
+    reader = Told(told(1, DENY, clients=set()))
+    runtime = GivenRuntime([world.sandbox()])
+    async with running(world, reader, runtime=runtime) as cven:
+        await realized(cven, 1)
+        restarted = Sandbox(
+            uid="uid-web", id="sandbox-2", namespace="shop", name="web", netns=world.path("b"), addresses=(packed("b"),)
+        )
+
+        runtime.tell([restarted])
+
+        await until("rules in the new namespace", lambda: "default-" in world.rules("b"))
+        runtime.tell([])
+        await until("the Pod to be let go of", lambda: not cven.pods)
+
+
+@pytest.mark.parametrize("order", ["pause", "observe"])
+async def test_by_order_nothing_is_written(world, order):
+    async with running(world, Told(told(1, DENY, clients=set())), **{order: True}) as cven:
+        await until("the Pod and its program to be known", lambda: cven.node.complete and "uid-web" in cven.pods)
+        await until("a round to pass", cven.changed.is_set)
+
+        assert cven.writes == 0
+        assert "EW-" not in world.rules()
+
+
+async def test_a_new_address_of_the_node_is_admitted(world):
+    world.listen("web", 80)
+    async with running(world, Told(told(1, DENY, clients=set()))) as cven:
+        await realized(cven, 1)
+        world.command("a", "ip", "address", "del", "10.77.1.3/24", "dev", "eth0")
+        world.command("node", "ip", "address", "add", "10.77.1.3/24", "dev", "br0")
+
+        def admitted() -> bool:
+            return "10.77.1.3" in world.command("web", "ipset", "list", "ew-node-4")
+
+        await until("the node's set to have its new address", admitted)
+
+
+def kept_deny() -> Kept:
+    return Kept(revision=5, programs=(ALLOW,), sets={CLIENTS: (packing.pack_members(both("a"), 4), b"")})
+
+
+async def test_a_node_that_hears_nobody_enforces_what_it_kept_and_says_so(world, tmp_path: Path):
+    world.listen("web", 80)
+    path = tmp_path / "node.snapshot"
+    save(path, kept_deny())
+
+    async with running(world, Told(), kept=load(path), disk_after_seconds=0.05) as cven:
+        await until("the rules from disk", lambda: not world.reaches("b", "web", 80))
+
+        assert world.reaches("a", "web", 80)
+        assert cven.from_disk
+
+
+def test_a_damaged_snapshot_is_refused_whole(tmp_path: Path):
+    path = tmp_path / "node.snapshot"
+    save(path, kept_deny())
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(SnapshotUnreadable, match="checksum"):
+        load(path)
