@@ -62,7 +62,9 @@ class NetlinkSocket:
 
     def receive(self) -> Iterator[tuple[int, bytes]]:
         """The messages of the next datagram. Raises TimeoutError where none comes."""
-        if not select.select([self.socket], [], [], ANSWER_SECONDS)[0]:
+        poll = select.poll()  # select() refuses file descriptors from 1024 on, which a node with many Pods has
+        poll.register(self.socket, select.POLLIN)
+        if not poll.poll(ANSWER_SECONDS * 1000):
             raise TimeoutError(f"the kernel did not answer within {ANSWER_SECONDS} s")
         return messages(self.socket.recv(RECEIVE_BYTES))
 
