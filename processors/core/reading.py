@@ -106,7 +106,7 @@ class Reader:
                 continue
             try:
                 self._take(record.offset, record.value, facts)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # the last: nested too deeply
                 poison.append(Poison(record.offset, record.key, str(error)))
                 self._discounted.add(record.key)
         return Batch(tuple(facts), tuple(poison), self._revision, self._time)

@@ -48,7 +48,7 @@ def read_spec(raw: bytes) -> PolicySpec:
     problems = Problems()
     try:
         spec = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         return PolicySpec(None, (), (), (f"spec: {error}",))
     if spec is None:
         spec = {}

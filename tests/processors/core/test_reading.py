@@ -82,6 +82,14 @@ def test_what_cannot_be_read_is_named_and_stops_nothing() -> None:
     assert said(batch) == [("shop", "1", True)]
 
 
+def test_a_record_nested_beyond_reason_is_named_like_any_other() -> None:
+    reader = Reader()
+    deep = b'{"type":"ADDED","kind":"Pod","name":"p","epoch":0,"object":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    batch = reader.read([epoch(0), record(1, "Pod/shop/p", deep), namespace(2, 0)])
+    assert [item.key for item in batch.poison] == ["Pod/shop/p"]
+    assert said(batch) == [("shop", "1", True)]
+
+
 def test_an_object_of_the_wrong_shape_is_named_with_its_field() -> None:
     reader = Reader()
     event = Event(type=EventType.ADDED, kind="Pod", name="p", object=msgspec.Raw(b'{"metadata":{"name":7}}'), epoch=0)
