@@ -61,6 +61,7 @@ class PolicyReader:
         self._jitter = jitter_seconds
         self._uniform = uniform
         self._view = NodeView(node)
+        self._reported: set[str] = set()
         self._inbox: list[Msg] = []
         self._arrived = asyncio.Event()
         self._generation = bus.generation
@@ -144,6 +145,17 @@ class PolicyReader:
                 _log.error("unreadable policy message", subject=message.subject, error=str(error))
             if self._view.must_catch_up and not must:
                 self._plan_catch_up()
+        self._report_unreadable()
+
+    def _report_unreadable(self) -> None:
+        for uid in self._view.unreadable.keys() - self._reported:
+            _log.error("unreadable program", node=self._node, uid=uid, error=self._view.unreadable[uid])
+        self._reported = set(self._view.unreadable)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why a program cannot be read, by uid; until it can, nothing is complete and no mark is handed over."""
+        return dict(self._view.unreadable)
 
     def _forget(self) -> None:
         self._view.forget()

@@ -49,6 +49,9 @@ class NodeView:
         """Nothing is proven until everything has been read."""
         self.unproven: set[str] = set()
         """Uids of programs to fetch."""
+        self.unreadable: dict[str, str] = {}
+        """Why a program cannot be read, by uid. What stands of it stands; no mark that covers it, and no complete
+        update, is handed over: that could take rules away from a Pod that must have some."""
         self.newest = 0
         """Highest stream sequence heard of: a fetch must be as new."""
         self._programs: dict[str, Program] = {}
@@ -87,8 +90,8 @@ class NodeView:
     def live(self, tail: str, sequence: int, last: int, payload: bytes) -> None:
         """Take in the message *tail* (subject below ``policy.<cluster>.``) as it arrives.
 
-        *last*: sequence of the message before on the same subject. Raises `msgspec.MsgspecError` for a program or mark
-        that cannot be read: what stands, stands, and no mark that covers it is handed over.
+        *last*: sequence of the message before on the same subject. Raises `msgspec.MsgspecError` for a mark that cannot
+        be read; the next one then follows on a gap.
         """
         self.newest = max(self.newest, sequence)
         head, _, rest = tail.partition(".")
@@ -108,10 +111,16 @@ class NodeView:
         uid = from_token(uid_token)
         if sequence <= self._sequences.get(uid, 0):
             return
-        program: Program | None = decode_program(payload) if payload else None
-        self._sequences[uid] = sequence
-        self._suspects.discard(uid)
         self.unproven.discard(uid)
+        try:
+            program: Program | None = decode_program(payload) if payload else None
+        except msgspec.MsgspecError as error:
+            self.unreadable[uid] = str(error)
+            self._suspects.discard(uid)
+            return
+        self._sequences[uid] = sequence
+        self.unreadable.pop(uid, None)
+        self._suspects.discard(uid)
         if program == self._programs.get(uid):
             return
         self._replace(uid, program)
@@ -147,6 +156,7 @@ class NodeView:
         self._mark_sequence = read.mark_sequence
         self.newest = max(self.newest, read.fence, read.mark_sequence)
         found = set()
+        self.unreadable.clear()
         for message in read.programs:
             self.newest = max(self.newest, message.sequence)
             uid_token = message.subject.rpartition(".")[2]
@@ -212,7 +222,7 @@ class NodeView:
 
     def _proven(self) -> bool:
         """Whether all that the last read showed is here."""
-        if self.must_catch_up or self.unproven:
+        if self.must_catch_up or self.unproven or self.unreadable:
             return False
         live = [program for uid, program in self._programs.items() if uid not in self._suspects]
         return not any(self.sets[identity].broken for program in live for identity in program.sets)
