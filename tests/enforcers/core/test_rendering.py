@@ -1,0 +1,146 @@
+"""From programs to text: what stands in the kernel, word for word."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enforcers.core import layout
+from enforcers.core.difference import compare, desire
+from enforcers.core.layout import Interface
+from enforcers.core.node_state import TrackedSet
+from enforcers.core.observation import NOTHING, parse_table
+from enforcers.core.rendering import MULTIPORT_SLOTS, jumps, render
+from schemas.addresses import SCTP, TCP, UDP
+from schemas.programs import Direction, PortRange, Program, Rule, Virtual
+from schemas.sets import SetKind, set_id
+
+ETH0 = Interface("eth0")
+PEERS = set_id(SetKind.ADDRESSES, "peers")
+NAMED = set_id(SetKind.TUPLES, "named ports")
+VIRTUAL = Virtual(
+    addresses=set_id(SetKind.ADDRESSES, "vip"),
+    ports=set_id(SetKind.TUPLES, "vip"),
+    allowed=(set_id(SetKind.TUPLES, "v"),),
+)
+
+
+def program(ingress: Direction | None = None, egress: Direction | None = None) -> Program:
+    return Program(uid="u", namespace="shop", name="web", node="n", ingress=ingress, egress=egress)
+
+
+def direction(*rules: Rule, virtual: Virtual | None = None) -> Direction:
+    return Direction(isolating=("NetworkPolicy/shop/web",), rules=rules, virtual=virtual)
+
+
+def rule(*ports: PortRange, sets: tuple[str, ...] | None = (PEERS,)) -> Rule:
+    return Rule(id="id", policy="NetworkPolicy/shop/web", sets=sets, ports=ports or None)
+
+
+def text(wanted: Program, family: layout.Family = 4) -> list[str]:
+    """Chains and rules, without their comments."""
+    return [
+        f"{chain.name}: {' '.join(filter(None, (each.match, each.target)))}"
+        for chain in render(wanted, ETH0, family)
+        for each in chain.rules
+    ]
+
+
+def test_a_pod_that_nothing_isolates_has_no_rules():
+    assert text(program()) == []
+
+
+def test_isolated_ingress_word_for_word():
+    assert text(program(ingress=direction(rule(PortRange(TCP, 80, 80), PortRange(TCP, 90, 99))))) == [
+        "EW-OK: -j CONNMARK --set-xmark 0x10000000/0x10000000",
+        "EW-IN: -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -g EW-IN-NEW",
+        "EW-IN: -m connmark --mark 0x10000000/0x10000000 -j RETURN",
+        "EW-IN: -g EW-IN-NEW",
+        "EW-IN-NEW: -m conntrack --ctdir REPLY -j DROP",
+        "EW-IN-NEW: -m set --match-set ew-node-4 src -g EW-OK",
+        f"EW-IN-NEW: -p tcp -m multiport --dports 80,90:99 -m set --match-set ew-{PEERS}-4 src -g EW-OK",
+        "EW-IN-NEW: -j DROP",
+        "EW-OUT: -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -g EW-OUT-NEW",
+        "EW-OUT: -m connmark --mark 0x10000000/0x10000000 -j RETURN",
+        "EW-OUT: -g EW-OUT-NEW",
+        "EW-OUT-NEW: -m conntrack --ctdir ORIGINAL -g EW-OK",
+    ]
+
+
+def test_isolated_egress_asks_for_virtual_addresses_before_anything_else_may_allow():
+    lines = text(program(egress=direction(rule(), virtual=VIRTUAL)))
+    assert [line for line in lines if line.startswith(("EW-OUT-NEW:", "EW-VIP:"))] == [
+        "EW-OUT-NEW: -m conntrack --ctdir REPLY -j DROP",
+        f"EW-OUT-NEW: -m set --match-set ew-{VIRTUAL.addresses}-4 dst -g EW-VIP",
+        f"EW-OUT-NEW: -m set --match-set ew-{VIRTUAL.ports}-4 dst,dst -g EW-VIP",
+        "EW-OUT-NEW: -m set --match-set ew-node-4 dst -g EW-OK",
+        f"EW-OUT-NEW: -m set --match-set ew-{PEERS}-4 dst -g EW-OK",
+        "EW-OUT-NEW: -j DROP",
+        f"EW-VIP: -m set --match-set ew-{VIRTUAL.allowed[0]}-4 dst,dst -g EW-OK",
+        "EW-VIP: -j DROP",
+    ]
+
+
+def test_neighbour_discovery_passes_in_ipv6_only():
+    def neighbours(family: layout.Family) -> list[str]:
+        return [line for line in text(program(ingress=direction()), family) if "icmp" in line]
+
+    assert neighbours(4) == []
+    assert len(neighbours(6)) == 9
+
+
+def test_every_rule_carries_a_comment_that_tells_its_content_and_its_rule():
+    one, other = (
+        render(program(ingress=direction(rule(PortRange(TCP, port, port)))), ETH0, 4)[2].rules[2] for port in (80, 81)
+    )
+    assert one.comment.startswith("ew:")
+    assert one.comment.endswith(":id")
+    assert one.comment != other.comment
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([TCP, UDP, SCTP]), st.integers(1, 65535), st.integers(0, 50)).map(
+            lambda drawn: PortRange(drawn[0], drawn[1], min(65535, drawn[1] + drawn[2]))
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_ports_are_split_without_loss_into_what_one_rule_holds(ports):
+    found: set[PortRange] = set()
+    for each in render(program(ingress=direction(rule(*ports))), ETH0, 4)[2].rules:
+        if each.id != "id":
+            continue
+        protocol = {"tcp": TCP, "udp": UDP, "sctp": SCTP}[each.match.split()[1]]
+        texts = each.match.split("--dport")[1].removeprefix("s").split()[0].split(",")
+        assert sum(2 if ":" in part else 1 for part in texts) <= MULTIPORT_SLOTS
+        for part in texts:
+            first, _, last = part.partition(":")
+            found.add(PortRange(protocol, int(first), int(last or first)))
+    assert found == set(ports)
+
+
+def written(wanted: Program, family: layout.Family) -> str:
+    """The table as the tool would print it after our transaction: its chains, jumps in place."""
+    tracked = {identity: TrackedSet() for identity in {*wanted.sets, layout.NODE_SET}}
+    sent = compare(desire(wanted, ETH0), NOTHING, tracked).tables[family]
+    lines = [line.replace("-I ", "-A ", 1) for line in sent.splitlines() if line != "COMMIT"]
+    return "\n".join([*lines, "COMMIT"])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_was_written_is_recognised_and_nothing_is_written_again(family):
+    wanted = program(direction(rule(PortRange(TCP, 80, 80))), direction(rule(sets=(NAMED,)), virtual=VIRTUAL))
+
+    table = parse_table(written(wanted, family))
+
+    assert table.chains == {chain.name: chain.comments for chain in render(wanted, ETH0, family)}
+    assert table.first == {hook: each.comment for hook, each in jumps(ETH0).items()}
+
+
+def test_foreign_text_is_never_taken_for_ours():
+    table = parse_table(
+        "*mangle\n:PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\n"
+        '-A PREROUTING -m comment --comment "not ew: at all" -j MINE\n-A MINE -j DROP\nCOMMIT\n'
+    )
+    assert (dict(table.chains), dict(table.jumps)) == ({}, {})
