@@ -17,7 +17,7 @@ INSIDE := $(shell [ "$$(id -u)" = 0 ] || ! unshare -Urnm mount -t tmpfs tmpfs /r
 SMALL_TIERS := not (apiserver or node or docker or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-stack test-chaos test-all lint bench clean \
+.PHONY: help demo test test-cluster test-stack test-chaos lint bench clean \
 	ready-for-tests ready-for-cluster ready-for-stack
 
 help: ## this list
@@ -59,9 +59,6 @@ test-stack: ready-for-stack ## the compose stack, for real (root)
 
 test-chaos: ready-for-cluster ## kill, pause and restart everything during changes (root); CHAOS=short for less
 	$(RUN)/pytest -m chaos $(ARGS)
-
-test-all: ready-for-cluster ready-for-stack ## every tier in one run (root)
-	$(RUN)/pytest $(ARGS)
 
 lint: $(VENV)/ready ## ruff, mypy --strict, import contracts
 	$(RUN)/ruff check .
