@@ -8,20 +8,18 @@ from enforcers.core import connections
 from enforcers.core.connections import Connection, Endpoints
 from enforcers.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 
-FAMILIES = (socket.AF_INET, socket.AF_INET6)
-
 
 def marked(netlink: NetlinkSocket, mark: int) -> list[Connection]:
     """Every connection in the socket's namespace that has all bits of *mark*; 0: every connection.
 
-    Raises `NetlinkRefused`. Blocks the caller for some microseconds per entry.
+    Raises `NetlinkRefused`. Blocks the caller: some milliseconds for the walk, some microseconds per entry.
     """
     found: list[Connection] = []
-    for family in FAMILIES:
-        for _, body in netlink.dump(connections.dump_request(family, mark)):
-            connection = connections.parse(body)
-            if connection is not None and connection.mark & mark == mark:
-                found.append(connection)
+    # Both families at once: all namespaces share one table, and a dump walks the whole of it.
+    for _, body in netlink.dump(connections.dump_request(socket.AF_UNSPEC, mark)):
+        connection = connections.parse(body)
+        if connection is not None and connection.mark & mark == mark:
+            found.append(connection)
     return found
 
 

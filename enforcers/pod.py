@@ -10,7 +10,7 @@ from enforcers import conntrack, kernel
 from enforcers.addressing import interface_of
 from enforcers.core import layout
 from enforcers.core.connections import Connection, Endpoints
-from enforcers.core.cutting import Cut, no_longer_allowed
+from enforcers.core.cutting import Cut, may_tighten, no_longer_allowed
 from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, compare, desire, realized
 from enforcers.core.layout import Interface
 from enforcers.core.observation import Observed
@@ -50,7 +50,7 @@ class PodEnforcement:
         self.writes = 0
         """Patches written."""
         self.audit_due = False
-        """Whether something was written since the connections were last judged."""
+        """Whether something was written since the connections were last judged that may forbid one of them."""
         self._program: Program | None = None
         self._desired: Desired | None = None
         self._realized: Realized | None = None
@@ -152,7 +152,7 @@ class PodEnforcement:
 
     async def _wrote(self, patch: Patch, desired: Desired) -> None:
         self.writes += 1
-        self.audit_due = bool(desired.sets)
+        self.audit_due = bool(desired.sets) and (self.audit_due or may_tighten(patch, self._program))
         if patch.tables and not desired.sets:  # tracking ends: its entries would outlive the rules that judged them
             await self._use(lambda netlink: conntrack.forget(netlink, conntrack.marked(netlink, self.mark)))
 

@@ -5,9 +5,12 @@ from collections.abc import Callable, Collection, Iterable
 import msgspec
 
 from enforcers.core.connections import Connection, Endpoints
+from enforcers.core.difference import Patch
+from enforcers.core.set_rendering import kind
 from schemas import addresses
 from schemas.addresses import PROTOCOL_NAMES
 from schemas.programs import Program
+from schemas.sets import SetKind
 from schemas.verdict import Flow, Judgement, Members, Reason, judge_egress, judge_ingress, judge_rules
 
 Translated = Callable[[Endpoints], Endpoints | None]
@@ -28,6 +31,15 @@ class Cut(msgspec.Struct, frozen=True):
         return (
             f"{protocol} {source} → {destination} port {ends.destination_port}: {self.judgement.reason} ({isolating})"
         )
+
+
+def may_tighten(patch: Patch, program: Program | None) -> bool:
+    """Whether *patch* may forbid a connection that was allowed. Peers that a set gains only open."""
+    if patch.tables or patch.replace or patch.lose:
+        return True
+    virtual = program.egress.virtual if program is not None and program.egress is not None else None
+    closing = (virtual.addresses, virtual.ports) if virtual is not None else ()
+    return any(each.id in closing or kind(each.id) is SetKind.BLOCKS for each in patch.gain)  # blocks have exceptions
 
 
 def no_longer_allowed(

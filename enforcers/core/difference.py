@@ -28,6 +28,8 @@ class Desired(msgspec.Struct, frozen=True):
     chains: Mapping[Family, tuple[Chain, ...]]
     sets: frozenset[str]
     """Ids of the sets that the chains name; each exists in both families."""
+    tables: Mapping[Family, ObservedTable]
+    """How the chains and jumps read once they are written."""
 
 
 class Realized(msgspec.Struct, frozen=True):
@@ -75,7 +77,13 @@ def desire(program: Program | None, interface: Interface) -> Desired:
     """What *program* asks of a namespace; no program asks for nothing of ours to be there."""
     chains = {family: render(program, interface, family) if program else () for family in FAMILIES}
     named = program.sets | {layout.NODE_SET} if program is not None and any(chains.values()) else frozenset()
-    return Desired(interface, chains, frozenset(named))
+    first = {hook: rule.comment for hook, rule in jumps(interface).items()}
+    own = {hook: (rule.line(hook),) for hook, rule in jumps(interface).items()}
+    tables = {
+        family: ObservedTable({chain.name: chain.comments for chain in each}, first, own) if each else ObservedTable()
+        for family, each in chains.items()
+    }
+    return Desired(interface, chains, frozenset(named), tables)
 
 
 def compare(desired: Desired, observed: Observed, sets: Sets) -> Patch:
@@ -135,7 +143,7 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
         create=tuple(create),
         replace=tuple(replace),
         gain=tuple(gain),
-        tables=_tables(desired, known.tables),
+        tables={} if known.tables is desired.tables else _tables(desired, known.tables),
         lose=tuple(lose),
         destroy=tuple(layout.set_name(identity, family) for identity in surplus for family in FAMILIES),
     )
@@ -143,13 +151,7 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
 
 def realized(desired: Desired, sets: Sets) -> Realized:
     """What a namespace holds once the patch to *desired* was written from *sets* as they are now."""
-    first = {hook: rule.comment for hook, rule in jumps(desired.interface).items()}
-    own = {hook: (rule.line(hook),) for hook, rule in jumps(desired.interface).items()}
-    tables: dict[Family, ObservedTable] = {}
-    for family in FAMILIES:
-        chains = {chain.name: chain.comments for chain in desired.chains[family]}
-        tables[family] = ObservedTable(chains, first, own) if chains else ObservedTable()
-    return Realized(tables, {identity: sets[identity].version for identity in desired.sets})
+    return Realized(desired.tables, {identity: sets[identity].version for identity in desired.sets})
 
 
 def contents(identity: str, family: Family, sets: Sets) -> Contents:
