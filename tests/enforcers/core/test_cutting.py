@@ -1,0 +1,90 @@
+"""Which established connections end, and which patches ask for that question at all."""
+
+import pytest
+
+from enforcers.core.connections import Connection, Endpoints
+from enforcers.core.cutting import may_tighten, no_longer_allowed
+from enforcers.core.difference import Membership, Patch
+from schemas import addresses
+from schemas.addresses import TCP
+from schemas.programs import Direction, PortRange, Program, Rule, Virtual
+from schemas.sets import SetKind, set_id
+from schemas.verdict import Reason
+
+PEERS = set_id(SetKind.ADDRESSES, "peers")
+BLOCKS = set_id(SetKind.BLOCKS, "blocks")
+VIRTUAL = Virtual(
+    addresses=set_id(SetKind.ADDRESSES, "vip"),
+    ports=set_id(SetKind.TUPLES, "vip"),
+    allowed=(set_id(SetKind.TUPLES, "v"),),
+)
+OWN, ALLOWED, OTHER, SERVICE, NODE = (addresses.pack(f"10.0.0.{number}") for number in range(1, 6))
+ISOLATED = Direction(
+    isolating=("p",),
+    rules=(Rule(id="r", policy="p", sets=(PEERS,), ports=(PortRange(TCP, 8080, 8080),)),),
+    virtual=VIRTUAL,
+)
+PROGRAM = Program(uid="u", namespace="n", name="n", node="n", ingress=ISOLATED, egress=ISOLATED)
+MEMBERS = {PEERS: {ALLOWED}, VIRTUAL.addresses: {SERVICE}}
+
+
+def connection(source: bytes, destination: bytes, port: int = 8080) -> Connection:
+    original = Endpoints(source, destination, TCP, 40000, port)
+    return Connection(original, Endpoints(destination, source, TCP, port, 40000), 1 << 28, b"")
+
+
+def judged(each: Connection, translated: dict[Endpoints, Endpoints] | None = None) -> tuple[list[Reason], int]:
+    cuts, unknown = no_longer_allowed(
+        [each],
+        PROGRAM,
+        own={OWN},
+        members=lambda identity: MEMBERS.get(identity, set()),
+        node={NODE},
+        translated=(translated or {}).get,
+    )
+    return [cut.judgement.reason for cut in cuts], len(unknown)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "port", "cut"),
+    [
+        (ALLOWED, OWN, 8080, False),
+        (ALLOWED, OWN, 81, True),
+        (OTHER, OWN, 8080, True),
+        (NODE, OWN, 81, False),
+        (OWN, ALLOWED, 8080, False),
+        (OWN, OTHER, 8080, True),
+        (OWN, NODE, 81, False),
+        (OWN, OWN, 81, False),
+    ],
+)
+def test_a_connection_is_judged_in_the_direction_in_which_it_began(source, destination, port, cut):
+    reasons, unknown = judged(connection(source, destination, port))
+    assert (bool(reasons), unknown) == (cut, 0)
+
+
+def test_a_connection_to_a_service_is_judged_by_the_endpoint_that_the_node_sent_it_to():
+    each = connection(OWN, SERVICE, 80)
+
+    def sent_to(endpoint: bytes) -> dict[Endpoints, Endpoints]:
+        return {each.original: Endpoints(endpoint, OWN, TCP, 8080, 40000)}
+
+    assert judged(each, sent_to(ALLOWED)) == ([], 0)
+    assert judged(each, sent_to(OTHER)) == ([Reason.NO_RULE], 0)
+    assert judged(each, sent_to(OWN)) == ([], 0)
+    assert judged(each) == ([], 1)  # unknown: kept, and told
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        (Patch(gain=(Membership(PEERS, 4, added=(OTHER,)),)), False),
+        (Patch(lose=(Membership(PEERS, 4, removed=(OTHER,)),)), True),
+        (Patch(gain=(Membership(BLOCKS, 4, added=(OTHER + b"\x20\1",)),)), True),
+        (Patch(gain=(Membership(VIRTUAL.addresses, 4, added=(OTHER,)),)), True),
+        (Patch(gain=(Membership(VIRTUAL.allowed[0], 4, added=(OTHER + b"\6\0\x50",)),)), False),
+        (Patch(tables={4: "*mangle"}), True),
+    ],
+)
+def test_only_what_may_forbid_something_asks_for_an_audit(patch, expected):
+    assert may_tighten(patch, PROGRAM) is expected
