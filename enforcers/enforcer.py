@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +18,7 @@ from enforcers.runtime import Runtime
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
 from schemas import sets
+from schemas.policy import NodeUpdate
 from schemas.status import CvenStatus, PodDetail, RuntimeStatus, Status
 from streams.nats_bus import NatsBus
 from streams.policy_reader import PolicyReader
@@ -31,13 +34,14 @@ _log = structlog.get_logger("enforcers.enforcer")
 class Enforcer:
     """Enforces on one node of *bus*'s cluster.
 
+    *bus* is connected, or connects when it is entered, however long that takes.
     *snapshot* is the file of the last complete state: read at the start, written as the state changes.
     """
 
     def __init__(
         self,
         settings: EnforcerSettings,
-        bus: NatsBus,
+        bus: NatsBus | AbstractAsyncContextManager[NatsBus],
         runtime: Runtime,
         *,
         node_netns: Path = HERE,
@@ -48,24 +52,30 @@ class Enforcer:
         self.cven = Cven(
             settings, runtime, node_netns=node_netns, kept=_load(snapshot), metrics=Metrics(registry), health=health
         )
-        self._bus = bus
+        self._bus = nullcontext(bus) if isinstance(bus, NatsBus) else bus
         self._runtime = runtime
         self._snapshot = snapshot
 
     async def run(self, stop: asyncio.Event, *, jitter_seconds: float = 1.0) -> None:
         """Enforce until *stop* is set; *jitter_seconds* spreads the catch-ups of many nodes."""
-        settings = self.cven.settings
-        async with (
-            PolicyReader(self._bus, settings.cluster, settings.node, jitter_seconds=jitter_seconds) as reader,
-            asyncio.TaskGroup() as tasks,
-        ):
+        connected: asyncio.Future[NatsBus] = asyncio.get_running_loop().create_future()
+        async with asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
             helpers = [
-                tasks.create_task(_report(self.cven, self._bus, self._runtime), name="report"),
+                tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
                 tasks.create_task(_keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
             ]
-            await tasks.create_task(self.cven.run(reader, stop), name="enforce")
+            await tasks.create_task(self.cven.run(updates, stop), name="enforce")
             for task in helpers:
                 task.cancel()
+
+    async def _updates(self, connected: asyncio.Future[NatsBus], jitter_seconds: float) -> AsyncGenerator[NodeUpdate]:
+        """Connects when it is asked for the first update, so that what is on disk is enforced without NATS."""
+        settings = self.cven.settings
+        async with self._bus as bus:
+            connected.set_result(bus)
+            async with PolicyReader(bus, settings.cluster, settings.node, jitter_seconds=jitter_seconds) as reader:
+                async for update in reader:
+                    yield update
 
 
 def describe(cven: Cven, runtime: Runtime) -> list[Status]:
@@ -103,7 +113,7 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
     ]
 
 
-async def _report(cven: Cven, bus: NatsBus, runtime: Runtime) -> None:
+async def _report(cven: Cven, connected: asyncio.Future[NatsBus], runtime: Runtime) -> None:
     settings = cven.settings
     told: dict[type[Status], Status] = {}
 
@@ -115,7 +125,7 @@ async def _report(cven: Cven, bus: NatsBus, runtime: Runtime) -> None:
         told[RuntimeStatus] = pods
         return [own, pods]
 
-    await report_status(bus, settings.cluster, what_is_new, cven.changed, seconds=settings.status_seconds)
+    await report_status(await connected, settings.cluster, what_is_new, cven.changed, seconds=settings.status_seconds)
 
 
 async def _keep_snapshots(cven: Cven, path: Path | None) -> None:

@@ -1,6 +1,8 @@
 """`eastwest enforcer`: the C-VEN of one node as a process of its own."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from enforcers.cri import CriRuntime
 from enforcers.enforcer import Enforcer
 from enforcers.settings import EnforcerSettings
 from streams.lifecycle import serve
+from streams.nats_bus import NatsBus
 from streams.telemetry import Health, serving, set_up_logging
 
 SNAPSHOT_FILE: Final = "enforcer.snapshot"
@@ -42,13 +45,17 @@ def enforcer(settings: EnforcerSettings) -> None:
 async def _run(settings: EnforcerSettings) -> None:
     health, registry = Health("NATS", "policy", "runtime"), CollectorRegistry()
 
-    async def work(stop: asyncio.Event) -> None:
-        async with (
-            bus_of(settings, f"enforcer {settings.node}") as bus,
-            CriRuntime(settings.runtime, relist_seconds=settings.relist_seconds) as runtime,
-        ):
+    @asynccontextmanager
+    async def connected() -> AsyncGenerator[NatsBus]:
+        async with bus_of(settings, f"enforcer {settings.node}") as bus:
             health.set_ready("NATS", True)
-            service = Enforcer(settings, bus, runtime, snapshot=snapshot_of(settings), health=health, registry=registry)
+            yield bus
+
+    async def work(stop: asyncio.Event) -> None:
+        async with CriRuntime(settings.runtime, relist_seconds=settings.relist_seconds) as runtime:
+            service = Enforcer(
+                settings, connected(), runtime, snapshot=snapshot_of(settings), health=health, registry=registry
+            )
             await service.run(stop)
 
     async with serving(settings.listen, health, registry):
