@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from enforcers.cven import Cven
+from enforcers.enforcer import Enforcer
 from enforcers.given_runtime import GivenRuntime
 from enforcers.metrics import Metrics
 from enforcers.runtime import Sandbox
@@ -19,6 +20,7 @@ from schemas import sets as packing
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
 from schemas.status import PodState
+from streams.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.enforcers.pod_world import CLIENTS, PORT_80, World, both, eventually, isolated, packed, program, rule
 
@@ -236,3 +238,31 @@ def test_a_damaged_snapshot_is_refused_whole(tmp_path: Path):
 
     with pytest.raises(SnapshotUnreadable, match="checksum"):
         load(path)
+
+
+async def test_an_enforcer_that_never_reached_nats_enforces_what_it_kept(world, tmp_path: Path):
+    world.listen("web", 80)
+    path = tmp_path / "node.snapshot"
+    save(path, kept_deny())
+
+    @asynccontextmanager
+    async def never_connected() -> AsyncIterator[NatsBus]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+        yield
+
+    service = Enforcer(
+        EnforcerSettings(node="node-1", disk_after_seconds=0.05),
+        never_connected(),
+        GivenRuntime([world.sandbox()]),
+        node_netns=world.path("node"),
+        snapshot=path,
+        health=Health(),
+        registry=CollectorRegistry(),
+    )
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(service.run(stop), name="enforcer")
+        await until("the rules from disk", lambda: not world.reaches("b", "web", 80))
+        assert world.reaches("a", "web", 80)
+        stop.set()
