@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from compose.checking.cases import Case, Cell, Object
-from compose.checking.judging import Judge, Unknown
+from compose.checking.judging import Judge
 from compose.lab.cluster.reading import read_layout
 from compose.lab.listening import Listener, listeners_of
 from compose.lab.plan import LabPod, Layout, Plan
@@ -49,13 +49,15 @@ def _claim(pod: Object) -> tuple[bool, str]:
 
 
 def _mentioned(case: Case, objects: Objects) -> dict[str, None]:
-    """Every address that any cell of *case* or any endpoint of *objects* names, in order."""
+    """Every address that any cell of *case*, any endpoint or any Pod of *objects* names, in order."""
     found: dict[str, None] = {}
     for cell in (cell for step in case.steps for cell in step.cells):
         for name in (cell.source, cell.destination):
             if "/" not in name:
                 found[_text(name)] = None
     for item in objects.values():
+        if item["kind"] == "Pod":  # a finished one's address may be anybody's now
+            found.update((_text(each["ip"]), None) for each in item["status"].get("podIPs") or ())
         if item["kind"] == "EndpointSlice":
             found.update((_text(each), None) for one in item.get("endpoints") or () for each in one["addresses"])
     return found
@@ -97,10 +99,11 @@ class Asking:
         self._owners |= {address: node.netns for node in plan.nodes for address in node.addresses}
 
     def probe(self, cell: Cell) -> Probe:
-        """How *cell* is asked. Raises `Unknown` for a source that has no network now."""
+        """How *cell* is asked: from its source's network, or from wherever the source's address is now.
+
+        Raises `Unknown` for a name that does not exist.
+        """
         source, destination = map(addresses.unpack, self._judge.ends(cell))
-        if "/" in cell.source and cell.source not in self._pods:
-            raise Unknown(f"{cell}: {cell.source} has no network now")
         netns = self._pods.get(cell.source) or self._owners.get(source, self._outside)
         return Probe(
             source=cell.source,

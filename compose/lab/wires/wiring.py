@@ -47,6 +47,8 @@ BRIDGE_SYSCTLS: Final = {
 """Absent where the kernel has no such part."""
 
 ANYWHERE: Final = {4: "0.0.0.0/0", 6: "::/0"}
+OUTSIDE_ADDRESS: Final = "100.64.0.254"
+"""Stays whatever other addresses come and go: with a link's last IPv4 address the kernel drops all its routes."""
 
 FABRIC, NODE, HOST = range(3)
 
@@ -153,7 +155,7 @@ def _fabric(plan: Plan) -> Wiring:
 
 def _outside(plan: Plan) -> Wiring:
     items = _up("lo", UPLINK)
-    items |= dict(_address(address, UPLINK) for address in plan.externals)
+    items |= dict(_address(address, UPLINK) for address in (OUTSIDE_ADDRESS, *plan.externals))
     for node in plan.nodes:
         items |= _routes_to_node(plan, node)
     return Wiring(HOST, items)
@@ -172,10 +174,11 @@ def _node(plan: Plan, node: PlannedNode) -> Wiring:
     for other in plan.nodes:
         if other.name != node.name:
             items |= _routes_to_node(plan, other)
-    items |= dict(_route(address, f"dev {UPLINK}") for address in plan.externals)
-    # A connection that the node itself begins needs a route before its destination is translated.
+    # A connection that the node itself begins needs a route before its destination is translated. Where somebody beyond
+    # the cluster has the address as well, what is not the Service's goes to them.
     virtual = (address for service in plan.services for address in service.addresses)
     items |= dict(_route(address, f"dev {BRIDGE}") for address in virtual)
+    items |= dict(_route(address, f"dev {UPLINK}") for address in plan.externals)
     return Wiring(NODE, items)
 
 
