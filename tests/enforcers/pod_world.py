@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from enforcers.core.layout import NODE_SET
+from enforcers.core.layout import DEFAULT_MARK, NODE_SET
 from enforcers.core.node_state import TrackedSet
 from enforcers.namespaces import inside
+from enforcers.pod import PodEnforcement
 from enforcers.runtime import Sandbox
+from enforcers.set_backends import BackendName
 from schemas import addresses
 from schemas.addresses import TCP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual
@@ -195,3 +197,18 @@ def program(*, ingress: Direction | None = None, egress: Direction | None = None
 
 
 PORT_80: Final = PortRange(TCP, 80, 80)
+
+DENY = program(ingress=isolated())
+ALLOW = program(ingress=isolated(rule(PORT_80)))
+
+
+def pod_of(world: World, *, sandbox: Sandbox | None = None, backend: BackendName = "netlink") -> PodEnforcement:
+    pod = PodEnforcement(sandbox or world.sandbox(), DEFAULT_MARK, backend)
+    world.sockets.callback(pod.close)
+    return pod
+
+
+async def enforced(world: World, wanted: Program, members: dict[str, TrackedSet]) -> PodEnforcement:
+    pod = pod_of(world)
+    await pod.realize(wanted, members)
+    return pod

@@ -1,0 +1,90 @@
+"""Connections that exist: what an allowed change keeps and a tightening ends, shown with real packets."""
+
+import socket
+
+import pytest
+
+from schemas.addresses import TCP
+from schemas.programs import PortRange
+from tests.enforcers.pod_world import (
+    ALLOW,
+    CLIENTS,
+    PORT_80,
+    both,
+    enforced,
+    isolated,
+    packed,
+    program,
+    rule,
+    sets,
+)
+
+pytestmark = pytest.mark.netns
+
+
+async def test_an_allowed_connection_survives_every_change_that_still_allows_it(world):
+    listener = world.listen("web", 80)
+    members = sets(clients=both("a"))
+    pod = await enforced(world, ALLOW, members)
+    client = world.connect("a", "web", 80)
+    server = world.accept(listener)
+
+    wider = program(ingress=isolated(rule(PORT_80), rule(PortRange(TCP, 443, 443))), egress=isolated())
+    await pod.realize(wider, members)
+    await pod.audit(wider, members, dict)
+
+    client.sendall(b"still here")
+    assert server.recv(64) == b"still here"
+    server.sendall(b"so am I")
+    assert client.recv(64) == b"so am I"
+
+
+async def test_a_tightening_cuts_exactly_what_it_no_longer_allows_also_where_the_server_pushes(world):
+    listener = world.listen("web", 80)
+    members = sets(clients=both("a", "b"))
+    pod = await enforced(world, ALLOW, members)
+    pairs = {}
+    for name in ("a", "b"):
+        client = world.connect(name, "web", 80)
+        server = world.accept(listener)
+        pairs[name] = (client, server)
+
+    members[CLIENTS].change((), both("a"))
+    await pod.realize(ALLOW, members)
+    cuts = await pod.audit(ALLOW, members, dict)
+
+    assert [cut.connection.original.source for cut in cuts] == [packed("a")]
+    client, server = pairs["a"]
+    server.sendall(b"pushed by the server")  # goes out unmarked: nobody isolates egress, and a reply earns no mark
+    client.sendall(b"asked again")
+    with pytest.raises(TimeoutError):
+        server.recv(64)
+    client, server = pairs["b"]
+    client.sendall(b"kept")
+    assert server.recv(64) == b"kept"
+    assert await pod.audit(ALLOW, members, dict) == []
+
+    members[CLIENTS].change(both("a"), ())
+    await pod.realize(ALLOW, members)
+    server = pairs["a"][1]
+    server.settimeout(5)
+    assert server.recv(64) == b"asked again"  # allowing again resumes it
+
+
+async def test_a_syn_from_the_port_of_a_cut_connection_is_judged_anew(world):
+    listener = world.listen("web", 80)
+    members = sets(clients=both("a"))
+    pod = await enforced(world, ALLOW, members)
+    client = world.connect("a", "web", 80)
+    world.accept(listener)
+    name = client.getsockname()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    members[CLIENTS].change((), both("a"))
+    await pod.realize(ALLOW, members)  # and no audit: the entry keeps its mark
+    client.close()
+    again = world.open_socket("a")
+    again.bind(name)
+
+    with pytest.raises(TimeoutError):
+        again.connect(("10.77.1.2", 80))
