@@ -131,7 +131,8 @@ class NatsBus:
             _log.info("nats", error=self._last_error)
 
     async def _on_disconnect(self) -> None:
-        _log.warning("disconnected from NATS", server=self.where)
+        if not self.client.is_closed:  # closing it ourselves is told as well
+            _log.warning("disconnected from NATS", server=self.where)
 
     async def _on_reconnect(self) -> None:
         self.generation += 1

@@ -5,6 +5,7 @@ import contextlib
 import json
 
 import pytest
+import structlog
 
 from streams.errors import AccessDenied, BusUnavailable, Refused, ServerTooOld
 from streams.nats_bus import NatsBus, dropped_options
@@ -79,3 +80,14 @@ async def test_a_reconnect_is_told_to_whoever_asked(nats):
         assert told == [1]
         forget()
         assert (await bus.call("INFO"))["limits"]
+
+
+@pytest.mark.nats
+async def test_only_a_connection_that_broke_is_told_as_broken(nats):
+    with structlog.testing.capture_logs() as lines:
+        async with NatsBus(nats.url):
+            pass
+        assert lines == []
+        async with NatsBus(nats.url):
+            await nats.kill()
+            await until("the break to be told", lambda: any("disconnected" in line["event"] for line in lines))
