@@ -19,10 +19,13 @@ from compose.checking.playing import Engine, play_all
 from compose.checking.results import CaseResult, FileCase, totals
 from compose.lab.capability import ensure_capable
 from compose.lab.choosing import explained
+from compose.lab.command import raise_file_limit
+from streams.child_process import ChildEnded
 from streams.errors import StreamError
+from streams.nats_child import NatsNotReady
 from streams.telemetry import set_up_logging
 
-PARALLEL: Final = {"interpreter": 4, "packets": 2}
+PARALLEL: Final = {"interpreter": 4, "packets": 3}
 """Cases at a time, by engine: while some wait, for the network or for silence, others work."""
 
 EXAMPLES: Final = """\b
@@ -77,16 +80,20 @@ def check(
     if engine == "packets":
         with explained():
             ensure_capable()
+            raise_file_limit()
     set_up_logging(level="error")
     try:
         cases = [given for given in read_files(files) if only is None or fits(given.case, only)]
+    except OSError as error:
+        raise Unreadable(f"{error.filename}: {error.strerror}") from None
+    except CaseError as error:
+        raise Unreadable(str(error)) from None
+    try:
         with reporting.Reporter(len(cases), text=output == "text") as reporter:
             results = uvloop.run(run(engine, cases, parallel or PARALLEL[engine], reporter))
     except CaseError as error:
         raise Unreadable(str(error)) from None
-    except OSError as error:
-        raise Unreadable(f"{error.filename}: {error.strerror}") from None
-    except StreamError as error:
+    except (StreamError, ChildEnded, NatsNotReady) as error:
         raise click.ClickException(str(error)) from None
     if junit is not None:
         reporting.write_junit(junit, results)

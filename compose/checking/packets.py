@@ -22,8 +22,10 @@ from compose.checking.explaining import explain
 from compose.checking.judging import Judge
 from compose.checking.playing import Finding, NotRealized
 from compose.lab.listening import Listeners
+from compose.lab.namespaces import CommandFailed, NoNamespace
 from compose.lab.network import Lab
 from compose.lab.probing import Answer, Outcome, probe_all
+from compose.lab.wires.checking import NotClosed, NotReady
 from enforcers.cven import Cven
 from enforcers.given_runtime import GivenRuntime
 from enforcers.metrics import Metrics
@@ -35,6 +37,7 @@ REALIZED_SECONDS: Final = 60.0
 DROP_SECONDS: Final = 0.2
 """Silence that means a drop; the lab asks again where the machine was too busy to tell."""
 PROBES_AT_ONCE: Final = 1024
+LAB_TROUBLE: Final = (CommandFailed, NoNamespace, NotReady, NotClosed)
 
 
 class Packets:
@@ -74,7 +77,10 @@ class PacketStage:
         self._lab = lab
 
     async def play(self, step: Step) -> list[tuple[Cell, Finding]]:
-        await self._feed.write(step.actions)
+        try:
+            await self._feed.write(step.actions)
+        except LAB_TROUBLE as error:
+            raise NotRealized(f"the lab could not be made: {error}") from error
         await self._feed.arrived()
         await self._nodes.realized(self._feed.revision)
         judge = Judge(self._feed.history.objects, self._feed.policy())

@@ -1,0 +1,29 @@
+"""The rules of the semantics again: through log, folds, NATS and readers, and by real packets."""
+
+from pathlib import Path
+
+import pytest
+
+from compose.checking.files import read_cases
+from tests.compose.checking.suites import check, summary
+
+FILES = sorted(Path(__file__).parent.glob("*.yaml"))
+
+
+def everything_right() -> str:
+    cases = [case for path in FILES for case in read_cases(path)]
+    steps = [step for case in cases for step in case.steps]
+    cells = sum(len(step.cells) for step in steps)
+    return f"cases {len(cases)}, steps {len(steps)}, cells {cells}, wrong 0, unsupported 0"
+
+
+@pytest.mark.nats
+def test_the_programs_on_the_nodes_agree() -> None:
+    assert summary(check(*FILES)) == everything_right()
+
+
+@pytest.mark.nats
+@pytest.mark.netns
+@pytest.mark.timeout(400)
+def test_packets_agree() -> None:
+    assert summary(check(*FILES, "--engine", "packets")) == everything_right()
