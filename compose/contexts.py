@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
-
-from schemas.names import checked_cluster
 
 DEFAULT: Final = "default"
 
@@ -65,7 +64,7 @@ def announced(context: Context, folder: Path | None = None) -> Iterator[Path]:
     """
     folder = folder or runtime_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = folder / f"{checked_cluster(context.name)}.json"
+    file = folder / f"{as_file_name(context.name)}.json"
     if (other := _read(file)) is not None and other.pid != context.pid and _runs(other.pid):
         raise FileExistsError(f"context {context.name!r} is in use by process {other.pid}; choose another by --context")
     # Written beside and renamed: a reader sees it whole or not at all.
@@ -93,6 +92,11 @@ def find(name: str | None = None, folder: Path | None = None) -> Context:
     if (found := contexts.get(name or DEFAULT)) is None:
         raise NoContext(name, sorted(contexts))
     return found
+
+
+def as_file_name(name: str) -> str:
+    """*name* as one part of a path: kubeconfig contexts are called things like ``admin@dev`` and ``eks/prod``."""
+    return quote(name, safe="@:").replace(".", "%2E")
 
 
 def _read(file: Path) -> Context | None:

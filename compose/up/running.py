@@ -14,7 +14,7 @@ import click
 from prometheus_client import CollectorRegistry
 
 from compose.connections import data_folder
-from compose.contexts import Context, announced
+from compose.contexts import Context, announced, as_file_name
 from compose.embedded.world import World, embedded
 from compose.roles.enforcer import snapshot_of
 from enforcers.cri import CriRuntime
@@ -44,7 +44,7 @@ async def run_everything(roles: Roles, context: str) -> None:
             f"there is no container runtime at {roles.enforcer.runtime}, so no Pods of this node can be programmed; "
             "name its socket by --runtime, or use --observe for inventory and plan"
         )
-    folder = data_folder(roles.kubelink) / context
+    folder = data_folder(roles.kubelink) / as_file_name(context)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def work(stop: asyncio.Event) -> None:
