@@ -1,0 +1,104 @@
+"""What we hand out to be applied fits: the API server takes it, and the commands in it know their settings."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from compose.command import main
+from enforcers.settings import EnforcerSettings
+from processors.settings import ProcessorSettings
+from producers.core.resources import RESOURCES
+from producers.settings import KubelinkSettings
+from streams.settings import load
+from tests.components.kubernetes.control_plane import ControlPlane
+
+ROOT = Path(__file__).parent.parent.parent
+MANIFESTS = ROOT / "compose" / "kubernetes"
+COMPOSE_FILE = ROOT / "compose" / "stack" / "compose.yaml"
+SETTINGS = {"kubelink": KubelinkSettings, "processor": ProcessorSettings, "enforcer": EnforcerSettings}
+
+
+def objects() -> list[dict[str, Any]]:
+    return [
+        each
+        for path in sorted(MANIFESTS.glob("[0-9]*.yaml"))
+        for each in yaml.safe_load_all(path.read_text())
+        if each is not None
+    ]
+
+
+def named(kind: str, name: str) -> dict[str, Any]:
+    return next(each for each in objects() if each["kind"] == kind and each["metadata"]["name"] == name)
+
+
+def containers_of_the_manifests() -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Arguments and environment of every container of ours."""
+    for each in objects():
+        for container in each.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ()):
+            if not container["image"].startswith("eastwest:"):
+                continue
+            environment: dict[str, str] = {}
+            for source in container.get("envFrom", ()):
+                environment |= named("ConfigMap", source["configMapRef"]["name"])["data"]
+            environment |= {
+                variable["name"]: variable.get("value", "from-field") for variable in container.get("env", ())
+            }
+            yield container["args"], environment
+
+
+def services_of_the_compose_file() -> Iterator[tuple[list[str], dict[str, str]]]:
+    for service in yaml.safe_load(COMPOSE_FILE.read_text())["services"].values():
+        if service["image"].startswith("eastwest:"):
+            yield (
+                service["command"],
+                {name: re.sub(r"\$\{\w+:-(.*?)}", r"\1", str(value)) for name, value in service["environment"].items()},
+            )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [*containers_of_the_manifests(), *services_of_the_compose_file()],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_every_setting_that_is_handed_to_a_role_is_one_of_its_settings(
+    arguments: list[str], environment: dict[str, str]
+):
+    role, *flags = arguments
+    load(SETTINGS[role], environment=environment)
+    command = main.get_command(click.Context(main), role)
+    assert command is not None
+    command.make_context(role, flags, resilient_parsing=False).close()
+
+
+def test_kubelink_takes_turns_by_the_lease_that_it_may_hold():
+    environments = {arguments[0]: environment for arguments, environment in containers_of_the_manifests()}
+    lease = load(KubelinkSettings, environment=environments["kubelink"]).lease
+    rules = named("Role", "kubelink-lease")["rules"]
+    assert lease == f"{named('Role', 'kubelink-lease')['metadata']['namespace']}/{rules[1]['resourceNames'][0]}"
+
+
+def test_kubelink_may_read_the_kinds_it_lists_and_no_other():
+    granted = {
+        (group, plural)
+        for rule in named("ClusterRole", "eastwest-kubelink")["rules"]
+        if set(rule["verbs"]) == {"list", "watch"}
+        for group in rule["apiGroups"]
+        for plural in rule["resources"]
+    }
+    assert granted == {(resource.group, resource.plural) for resource in RESOURCES.values()}
+
+
+@pytest.mark.apiserver
+async def test_a_real_api_server_takes_the_manifests(apiserver: ControlPlane):
+    await apiserver.kubectl("apply", "-f", str(MANIFESTS / "00-namespace.yaml"))  # the rest is to be checked in it
+    try:
+        flags = ("--dry-run=server", "--validate=strict", "--warnings-as-errors")
+        words = await apiserver.kubectl("apply", "-k", str(MANIFESTS), *flags)
+    finally:
+        await apiserver.kubectl("delete", "namespace", "eastwest", "--wait=false")
+    assert len(words.splitlines()) == len(objects())
