@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from tests.components.kubernetes.cluster import Cluster
 from tests.components.kubernetes.images import AGNHOST
 from tests.components.waiting import until
+from tests.node.stack import Stack
 
 HTTP: Final = 8080
 ADMIN: Final = 9090
@@ -158,6 +160,17 @@ class Shop:
                 **rules,
             },
         }
+
+
+@asynccontextmanager
+async def opened(stack: Stack, name: str) -> AsyncIterator[Shop]:
+    """A shop beside *stack* for the length of a block."""
+    shop = Shop(stack.cluster, name)
+    try:
+        await shop.open()
+        yield shop
+    finally:
+        await shop.close()
 
 
 def server(name: str, port: int, port_name: str, *, udp: int = 8081) -> dict[str, Any]:

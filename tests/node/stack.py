@@ -233,6 +233,10 @@ class Stack:
         assert process.returncode == 0, f"eastwest {' '.join(arguments)}: {errors.decode()}{output.decode()}"
         return output.decode()
 
+    async def get(self, *arguments: str) -> Any:
+        """``eastwest get``, as a value."""
+        return json.loads(await self.eastwest("get", *arguments, "-o", "json"))
+
     async def metric(self, node: Node, name: str) -> float:
         """The value of an enforcer's metric without labels."""
 

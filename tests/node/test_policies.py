@@ -1,12 +1,10 @@
 """NetworkPolicies written with kubectl are obeyed by the packets of real Pods, whatever kube-proxy does."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.node.shop import Shop
+from tests.node.shop import Shop, opened
 from tests.node.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]
@@ -20,16 +18,6 @@ async def test_policies_are_obeyed_step_by_step_with_iptables(stack: Stack):
 async def test_policies_are_obeyed_step_by_step_in_both_families_with_nftables(dual_stack: Stack):
     async with opened(dual_stack, "steps") as shop:
         await steps(dual_stack, shop)
-
-
-@asynccontextmanager
-async def opened(stack: Stack, name: str) -> AsyncIterator[Shop]:
-    shop = Shop(stack.cluster, name)
-    try:
-        await shop.open()
-        yield shop
-    finally:
-        await shop.close()
 
 
 async def steps(stack: Stack, shop: Shop) -> None:
