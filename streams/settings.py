@@ -94,12 +94,13 @@ def load(
             values[name] = parse(known[name], value) if is_text else msgspec.convert(value, known[name])
         except (msgspec.ValidationError, ValueError) as error:
             mistakes.append(f"{where}: {error}")
+    try:
+        settings = type_(**values)
+    except (TypeError, ValueError) as error:  # a required field, or fields that do not go together
+        mistakes.append(str(error))
     if mistakes:
         raise InvalidSettings(mistakes)
-    try:
-        return type_(**values)
-    except (TypeError, ValueError) as error:  # a required field, or fields that do not go together
-        raise InvalidSettings([str(error)]) from None
+    return settings
 
 
 def fields(type_: type[Settings]) -> dict[str, Any]:
