@@ -51,7 +51,7 @@ def up(*, observe: bool, context: str | None, config: Path | None, verbose: bool
 
 
 def _kube_context(name: str | None, given: dict[str, str | None]) -> str | None:
-    """*name* where the kubeconfig knows it. Otherwise it is only a name, and the current context is read, said aloud."""
+    """*name* where the kubeconfig knows it. Otherwise it is only a name: the current context is read, and said."""
     if name is None or given["manifests"]:
         return None
     from kubernetes_asyncio.config import ConfigException, list_kube_config_contexts
