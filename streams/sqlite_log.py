@@ -168,11 +168,11 @@ class SqliteLog:
         position = start
         while stop is None or position < stop:
             changed = self._home.changed(self._identity)
-            records = await self._batch(position, stop)
+            written, records = await self._batch(position, stop)
             if records:
                 position = records[-1].offset + 1
                 yield records
-            elif stop is not None and (await self._bounds())[1] >= stop:
+            elif stop is not None and written >= stop:
                 return  # what was left of the range has been compacted away
             else:
                 await _set_within(changed, POLL_SECONDS)
@@ -200,8 +200,14 @@ class SqliteLog:
     async def _bounds(self) -> tuple[int, int]:
         return await self._home.consult(lambda file: file.bounds(self._identity))
 
-    async def _batch(self, start: int, stop: int | None) -> list[Record]:
-        return await self._home.consult(lambda file: file.read(self._identity, self._topic.name, start, stop))
+    async def _batch(self, start: int, stop: int | None) -> tuple[int, list[Record]]:
+        """The next offset to be given, as it was before the records were read: below it nothing can still come."""
+
+        def ask(file: LogFile) -> tuple[int, list[Record]]:
+            _, written = file.bounds(self._identity)
+            return written, file.read(self._identity, self._topic.name, start, stop)
+
+        return await self._home.consult(ask)
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

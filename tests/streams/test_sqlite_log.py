@@ -229,3 +229,15 @@ async def test_giving_up_on_an_append_does_not_fail_its_neighbours(tmp_path: Pat
 
         assert isinstance(results[0], asyncio.CancelledError)
         assert results[1:] == [[1], [2]]
+
+
+async def test_a_follower_with_an_end_misses_nothing_that_is_committed_while_it_looks(tmp_path: Path) -> None:
+    async with SqliteLogs(tmp_path / "log.db") as logs:
+        log = await logs.open(fresh_topic())
+
+        async def follow(end: int) -> list[int]:
+            return [record.offset async for batch in log.read(end - 1, follow=True, end=end) for record in batch]
+
+        for end in range(1, 400):
+            found, _ = await asyncio.gather(follow(end), log.append(numbered(1)))
+            assert found == [end - 1]
