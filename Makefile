@@ -68,7 +68,7 @@ lint: $(VENV)/ready ## ruff, mypy --strict, import contracts
 
 bench: $(VENV)/ready ## figures against alternatives; JSON=FILE to keep them, ROWS=a,b to choose
 	@.ci/setup test
-	$(RUN)/python tests/bench/run.py $(if $(JSON),--json $(JSON)) $(if $(ROWS),--rows $(ROWS))
+	$(RUN)/python -m tests.bench.run $(if $(JSON),--json $(JSON)) $(if $(ROWS),--rows $(ROWS))
 
 clean: ## the virtual environment and tool caches; what lies in ~/.cache/eastwest stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist *.egg-info

@@ -1,0 +1,55 @@
+"""The bench runs and says what it promises. How fast anything is, no test asserts."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.bench import run
+from tests.bench.measuring import Figure, Unavailable
+
+FIELDS = {"row", "unit", "ours", "limit", "alternative", "alternative_name", "ratio", "goal", "holds"}
+
+
+def test_the_chosen_rows_are_written_as_a_list_of_figures(tmp_path: Path):
+    file = tmp_path / "figures.json"
+    result = CliRunner().invoke(run.main, ["--rows", "fold,address-change", "--scale", "0.01", "--json", str(file)])
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert [each["row"] for each in figures] == ["fold", "address-change", "address-change-p99"]
+    for each in figures:
+        assert each.keys() == FIELDS
+        assert all(each[name] > 0 for name in ("ours", "limit", "alternative", "ratio"))
+        assert isinstance(each["holds"], bool)
+
+
+def test_a_row_that_cannot_run_here_says_why_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def impossible(_scale: float) -> list[Figure]:
+        raise Unavailable("no java")
+
+    monkeypatch.setitem(run.ROWS, "impossible", impossible)
+    file = tmp_path / "figures.json"
+    result = CliRunner().invoke(run.main, ["--rows", "impossible", "--json", str(file)])
+
+    assert result.exit_code == 0
+    (figure,) = json.loads(file.read_text())
+    assert (figure["ours"], figure["holds"], figure["note"]) == (None, None, "no java")
+
+
+def test_a_row_that_crashes_is_told_and_spoils_no_other(monkeypatch: pytest.MonkeyPatch):
+    def broken(_scale: float) -> list[Figure]:
+        raise ValueError("broken")
+
+    monkeypatch.setitem(run.ROWS, "broken", broken)
+    result = CliRunner().invoke(run.main, ["--rows", "broken,label-change", "--scale", "0.001"])
+
+    assert result.exit_code == 1
+    assert "label-change" in result.output
+
+
+def test_an_unknown_row_is_refused_by_name():
+    result = CliRunner().invoke(run.main, ["--rows", "speed"])
+    assert result.exit_code == 2
+    assert "speed" in result.output
