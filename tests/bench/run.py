@@ -17,7 +17,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import folding, watch_decoding, workloads
+from streams.telemetry import set_up_logging
+from tests.bench import folding, to_kernel, watch_decoding, workloads
 from tests.bench.measuring import Figure, Row, Unavailable, absent
 
 ROWS: Final[dict[str, Row]] = {
@@ -29,6 +30,8 @@ ROWS: Final[dict[str, Row]] = {
     "per-pod": folding.fold_per_pod,
     "address-change": folding.address_change,
     "label-change": folding.label_change,
+    "event-to-kernel-embedded": to_kernel.embedded,
+    "event-to-kernel-kafka": to_kernel.kafka,
 }
 
 
@@ -93,6 +96,7 @@ def main(file: Path | None, rows: str, scale: float) -> None:
     chosen = [name.strip() for name in rows.split(",") if name.strip()] or list(ROWS)
     if unknown := [name for name in chosen if name not in ROWS]:
         raise click.BadParameter(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}", param_hint="--rows")
+    set_up_logging(level="warning")
     console = Console(stderr=True)
     console.print(f"workloads from seed {workloads.SEED}, scale {scale:g}", highlight=False)
     figures, crashed = measure(chosen, scale=scale, console=console)
