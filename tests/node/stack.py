@@ -32,6 +32,7 @@ from streams.errors import LogUnavailable, ReadFailed
 from streams.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Record
 from streams.nats_bus import NatsBus
+from streams.reporting import now
 from streams.status import Heard, Place, read_status
 from streams.stream_reading import read_stream
 from tests.components.kafka.kafka_broker import KafkaBroker
@@ -69,6 +70,7 @@ class Stack:
         self.processor: ChildProcess
         self.enforcers: dict[str, ChildProcess] = {}
         """By name of node."""
+        self._since: dict[str, str] = {}  # node → when its enforcer was started: what was said before counts no more
         self._exit = AsyncExitStack()
 
     async def up(self) -> None:
@@ -115,6 +117,7 @@ class Stack:
     def start_enforcer(self, node: Node, *arguments: str) -> ChildProcess:
         """The one of *node*, on its containerd; *arguments* are further flags."""
         given = ("--node", node.name, "--runtime", str(node.containerd_socket), "--status-seconds", "1", *arguments)
+        self._since[node.name] = now()
         self.enforcers[node.name] = self.spawn("enforcer", *given, machine=node.namespace, folder=node.name)
         return self.enforcers[node.name]
 
@@ -163,9 +166,10 @@ class Stack:
         return await self.on_bus(lambda bus: read_status(bus, self.name))
 
     async def cven(self, node: str) -> CvenStatus:
-        """What the enforcer of *node* says."""
+        """What the running enforcer of *node* says. Raises KeyError while it has said nothing."""
         status = (await self.statuses())[Component.CVEN, node].status
-        assert isinstance(status, CvenStatus)
+        if not isinstance(status, CvenStatus) or status.heartbeat < self._since[node]:
+            raise KeyError(node)
         return status
 
     async def published(self) -> Policy:
