@@ -12,6 +12,7 @@ import structlog
 
 from schemas import names
 from schemas.policy import Fence, decode_fence
+from schemas.unreadable import UNREADABLE
 from streams.errors import BusUnavailable, ReadFailed, Refused
 from streams.nats_bus import STREAM_NOT_FOUND, NatsBus
 
@@ -112,7 +113,7 @@ class Vacancy:
 def _holder(payload: bytes) -> Fence | None:
     try:
         return decode_fence(payload)
-    except msgspec.MsgspecError:  # whoever wrote this does not repeat marks either: it ages
+    except UNREADABLE:  # whoever wrote this does not repeat marks either: it ages
         return None
 
 

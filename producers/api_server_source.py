@@ -20,6 +20,7 @@ from producers.core.watching import Pause, Request, Watch
 from producers.errors import AccessInvalid, ApiUnreachable
 from producers.source import Deliver
 from schemas.events import CLUSTER, KINDS, ClusterInfo
+from schemas.unreadable import UNREADABLE
 from streams.backoff import Backoff
 
 INTRODUCTION_SECONDS: Final = 600.0
@@ -133,7 +134,7 @@ class ApiServerSource:
             cut = watch.cut(splitter.rest())
             last, pause = watch.broken(error.reason, silent=error.silent)
             return [*cut, *last], pause
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             return watch.broken(f"it does not look like a Kubernetes list: {error}", silent=False)
         cut = watch.cut(splitter.rest())
         last, pause = watch.ended()
@@ -181,14 +182,14 @@ async def _introduce(api: ApiConnection) -> ClusterInfo | Failure:
         return decode_failure(body, status)
     try:
         version = msgspec.json.decode(body, type=_Version)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return Failure(code=status, message=f"not the answer of an API server: {error}")
     status, body = await api.call("GET", SERVICE_RANGES)
     ranges: tuple[str, ...] = ()
     if status == 200:
         try:
             ranges = tuple(cidr for item in msgspec.json.decode(body, type=_Ranges).items for cidr in item.spec.cidrs)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             ranges = ()  # something else answers there; the version is worth having without
     return ClusterInfo(version=version.git_version, platform=version.platform, service_ranges=ranges)
 

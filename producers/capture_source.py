@@ -13,7 +13,9 @@ from producers.core.decoding import decode_object
 from producers.core.observations import ClusterSeen, Observation, Observed, Trouble, Unreadable
 from producers.errors import SourceInvalid
 from producers.source import Deliver
-from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, Epochs, Event, decode_cluster_info, decode_event
+from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, Epochs, Event, decode_cluster_info
+from schemas.records import read_record
+from schemas.unreadable import UNREADABLE
 from streams.errors import StreamError
 from streams.sqlite_log import SqliteLogs
 
@@ -81,9 +83,9 @@ async def _events(path: Path) -> AsyncIterator[list[Event]]:
                 if record.value is None:
                     continue
                 try:
-                    event = decode_event(record.value)
+                    event = read_record(record.key, record.value)
                     counts = epochs.admit(record.offset, event)
-                except msgspec.MsgspecError:
+                except UNREADABLE:
                     continue  # every reader ignores it
                 if counts:
                     counting.append(event)

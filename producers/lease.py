@@ -18,6 +18,7 @@ from producers.core.decoding import decode_failure
 from producers.core.election import Election, Lease
 from producers.errors import AccessInvalid, ApiUnreachable
 from producers.writing import Clock, timestamp
+from schemas.unreadable import UNREADABLE
 
 _ROOT: Final = "/apis/coordination.k8s.io/v1/namespaces"
 _RULE: Final = 'apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "update"]'
@@ -155,7 +156,7 @@ class LeaseTurn:
             return None
         try:
             found = msgspec.json.decode(body, type=_Object)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self.problem = f"the Lease cannot be read: {error}"
             return None
         self.problem = ""

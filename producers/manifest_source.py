@@ -139,7 +139,7 @@ def read_file(path: Path) -> Iterator[tuple[str, Read]]:
             number += 1
             for item in read_document(document):
                 yield f"{path}, document {number}", item
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:  # the latter: nested beyond reason
         yield f"{path}, document {number + 1}", BadDocument(" ".join(f"not YAML: {error}".split()))
 
 

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Final, Self
 
-import msgspec
 import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from schemas import names
 from schemas.policy import Mark, NodeUpdate, decode_mark
+from schemas.unreadable import UNREADABLE
 from streams.backoff import Backoff
 from streams.core.node_view import CatchUp, NodeView
 from streams.core.parts import Stored
@@ -141,7 +141,7 @@ class PolicyReader:
             try:
                 sequence, last = int(headers["Nats-Sequence"]), int(headers["Nats-Last-Sequence"])
                 self._view.live(message.subject[below:], sequence, last, message.data)
-            except (msgspec.MsgspecError, KeyError, ValueError) as error:
+            except (*UNREADABLE, KeyError, ValueError) as error:
                 _log.error("unreadable policy message", subject=message.subject, error=str(error))
             if self._view.must_catch_up and not must:
                 self._plan_catch_up()
@@ -294,6 +294,6 @@ def _read_mark(message: Msg | None) -> Mark | None:
         return None
     try:
         mark: Mark = decode_mark(message.data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ReadFailed("", message.subject, f"the mark is unreadable: {error}") from error
     return mark

@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 
 from schemas import names
 from schemas.policy import Fence, Mark, Policy, PolicyChange, decode_fence, decode_mark, encode_fence, encode_mark
+from schemas.unreadable import UNREADABLE
 from streams.core.marking import Marking, Open
 from streams.core.publication import ROLLUP, Publication
 from streams.errors import BusUnavailable, Fenced, MarkWouldGoBack, OutcomeUnknown, ReadFailed
@@ -127,7 +128,7 @@ class PolicyWriter:
 
     async def _on_fence(self, message: Msg) -> None:
         """Another's fence after the own one: over at once, also where nothing is being published."""
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             fence = decode_fence(message.data)
             sequence = int((message.headers or {})["Nats-Sequence"])
             if fence.owner != self.token and 0 < self._owned.fence < sequence:
@@ -233,6 +234,6 @@ def policy_stream_options(cluster: str, replicas: int, owner: str) -> dict[str, 
 def _newest_mark(payloads: Iterable[bytes]) -> Mark | None:
     found = None
     for payload in payloads:
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             found = decode_mark(payload)
     return found

@@ -12,6 +12,7 @@ import structlog
 
 from schemas import names
 from schemas.status import Component, Connectivity, Status, component_of, connectivity, decode_status, encode_status
+from schemas.unreadable import UNREADABLE
 from streams.core.parts import Stored
 from streams.nats_bus import NatsBus
 from streams.stream_reading import follow_stream, read_newest
@@ -92,7 +93,7 @@ def _heard(stored: list[Stored]) -> dict[Place, Heard]:
     for message in stored:
         try:
             status: Status = decode_status(message.payload)
-        except msgspec.MsgspecError as error:  # a component of another version; its neighbours are still heard
+        except UNREADABLE as error:  # a component of another version; its neighbours are still heard
             _log.warning("unreadable status", subject=message.subject, error=str(error))
             continue
         found[component_of(status)] = Heard(status, message.stored_at)

@@ -12,6 +12,7 @@ from compose.reading.ranges import When, end_offset, first_offset, instant
 from compose.reading.running import run
 from compose.targets import Target, with_target
 from schemas.events import EPOCH, SYNC, Event, decode_event
+from schemas.unreadable import UNREADABLE
 from streams.log import Record
 
 EXAMPLES: Final = """\b
@@ -89,7 +90,7 @@ def _decode(record: Record) -> tuple[Event | None, str]:
         return None, ""
     try:
         return decode_event(record.value), ""
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return None, str(error)
 
 

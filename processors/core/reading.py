@@ -7,13 +7,17 @@ the same name. A fold sees only *this object is now so* and *this object is gone
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from schemas import events, names
-from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, ClusterInfo, Epochs, EventType
-from schemas.objects import KubernetesObject, decode_object
+from schemas import names
+from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, ClusterInfo, Epochs, Event
+from schemas.objects import KubernetesObject
+from schemas.records import read_object, read_record
+from schemas.unreadable import UNREADABLE
+
+_KNOWN: Final = frozenset((*KINDS, CLUSTER))
 
 
 class Record(Protocol):
@@ -105,14 +109,13 @@ class Reader:
                 self._bury(record, facts)
                 continue
             try:
-                self._take(record.offset, record.value, facts)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # the last: nested too deeply
+                self._take(record.offset, read_record(record.key, record.value), facts)
+            except UNREADABLE as error:
                 poison.append(Poison(record.offset, record.key, str(error)))
                 self._discounted.add(record.key)
         return Batch(tuple(facts), tuple(poison), self._revision, self._time)
 
-    def _take(self, offset: int, value: bytes, facts: list[Fact]) -> None:
-        event = events.decode_event(value)
+    def _take(self, offset: int, event: Event, facts: list[Fact]) -> None:
         key = event.key
         if not self._epochs.admit(offset, event):
             self._discounted.add(key)
@@ -120,14 +123,9 @@ class Reader:
         if event.kind in (EPOCH, SYNC):
             self._time = event.observed_at or self._time
             return
-        found: KubernetesObject | ClusterInfo | None = None
-        if event.type is not EventType.DELETED:
-            if event.kind in KINDS:
-                found = decode_object(event.kind, event.object)
-            elif event.kind == CLUSTER:
-                found = events.decode_cluster_info(event.object)
-            else:  # a kind of a later version: its readers are newer than this one
-                return
+        if event.kind not in _KNOWN:  # a kind of a later version: its readers are newer than this one
+            return
+        found = read_object(event)
         self._time = event.observed_at or self._time
         self._discounted.discard(key)
         if found is None:

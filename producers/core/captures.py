@@ -11,6 +11,7 @@ import msgspec
 from producers.core.decoding import Bookmark, Failure, decode_line, decode_page
 from producers.core.observations import ListBegun, ListComplete, Observation, Observed, Trouble
 from schemas.events import EventType
+from schemas.unreadable import UNREADABLE
 
 
 class _Kind(msgspec.Struct):
@@ -63,7 +64,7 @@ class Capture:
             place = f"{name}, line {number}"
             try:
                 kind = _LINE.decode(line).object.kind
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 last = cut and index == len(numbered) - 1
                 yield Trouble(place, f"{'cut off; dropped' if last else 'no watch line; dropped'}: {error}")
                 continue
@@ -101,5 +102,5 @@ def list_kind(body: bytes) -> str:
     """The kind whose list *body* is; empty where it is no list."""
     try:
         return _WHOLE.decode(body).kind.removesuffix("List")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""

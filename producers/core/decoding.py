@@ -11,6 +11,7 @@ import msgspec
 from producers.core.observations import Observed, Unreadable
 from schemas.events import EventType
 from schemas.objects import TYPES, KubernetesObject, Meta
+from schemas.unreadable import UNREADABLE
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 """Annotation of the bookmark that ends a streaming list (KEP-3157)."""
@@ -97,29 +98,27 @@ def decode_line(kind: str, line: bytes, place: str = "") -> Line:
     """One line of a watch on *kind*; never raises. *place* is named where the line has no readable name of its own."""
     try:
         return _DECODERS[kind].decode(line)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return _look_closer(kind, line, place, str(error))
-    except UnicodeDecodeError as error:
-        return _look_closer(kind, line, place, f"not UTF-8: {error.reason}")
 
 
 def decode_object(kind: str, data: bytes | msgspec.Raw, place: str = "") -> KubernetesObject | Unreadable:
     """One object of *kind*; never raises."""
     try:
         decoded: KubernetesObject = _OBJECTS[kind].decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return unreadable(kind, data, place, str(error))
     return decoded
 
 
 def decode_page(kind: str, body: bytes) -> Page:
-    """A list answer. Raises `msgspec.MsgspecError` for a body that is no list at all."""
+    """A list answer. Raises `UNREADABLE` for a body that is no list at all."""
     items: list[KubernetesObject] = []
     bad: list[Unreadable] = []
     try:
         answer = _PAGES[kind].decode(body)
         items = answer.items or []
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         answer = _RAW_PAGE.decode(body)
         for number, data in enumerate(answer.items or [], 1):
             item = decode_object(kind, data, f"item {number} of the list")
@@ -135,7 +134,7 @@ def decode_failure(body: bytes, code: int = 0) -> Failure:
     """An error answer with HTTP status *code*; what is not a ``Status`` is quoted, shortened."""
     try:
         status = _STATUS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return Failure(code=code, message=body[:200].decode(errors="replace").strip())
     after = status.details.retry_after_seconds if status.details else 0.0
     return Failure(code=code or status.code, reason=status.reason, message=status.message, retry_after_seconds=after)
@@ -145,7 +144,7 @@ def unreadable(kind: str, data: bytes | msgspec.Raw, place: str, reason: str) ->
     """Name the object *data* by its metadata, or else by its *place*."""
     try:
         meta = _NAMED.decode(data).metadata
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         meta = _Identity()
     return Unreadable(
         kind=kind,
@@ -164,8 +163,8 @@ def _look_closer(kind: str, line: bytes, place: str, reason: str) -> Line:
             meta = _NAMED.decode(envelope.object).metadata
             complete = (meta.annotations or {}).get(INITIAL_EVENTS_END) == "true"
             return Bookmark(meta.resource_version, complete)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Unreadable(kind=kind, place=place, reason=reason)
+    except UNREADABLE as error:
+        return Unreadable(kind=kind, place=place, reason=str(error))
     if envelope.type == "ERROR":
         return decode_failure(bytes(envelope.object))
     bad = unreadable(kind, envelope.object, place, reason)

@@ -4,7 +4,9 @@ from typing import Final
 
 import msgspec
 
-from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, Epochs, Event, EventType, decode_event
+from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, Epochs, Event, EventType
+from schemas.records import read_object, read_record
+from schemas.unreadable import UNREADABLE
 from streams.log import Record
 
 _KINDS: Final = frozenset((*KINDS, EPOCH, SYNC, CLUSTER))
@@ -55,14 +57,12 @@ class Ledger:
             self._tombstone(kind, record.key)
             return None
         try:
-            event = decode_event(record.value)
-            counts = self.epochs.admit(record.offset, event)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            event = read_record(record.key, record.value)
+            if counts := self.epochs.admit(record.offset, event):
+                read_object(event)  # readers could not read it either: it must not stay the newest of its key
+        except UNREADABLE as error:
             self.unsound[kind].add(record.key)
             return Fault(record.offset, record.key, str(error))
-        if event.key != record.key:
-            self.unsound[kind].add(record.key)
-            return Fault(record.offset, record.key, f"it says of itself that it is {event.key}")
         if counts:
             self._count(event, record.key)
         else:

@@ -139,7 +139,7 @@ class Watch:
         ]
 
     def page(self, body: bytes) -> list[Observation]:
-        """One page of a list. Raises `msgspec.MsgspecError` for a body that is none."""
+        """One page of a list. Raises `UNREADABLE` for a body that is none."""
         page: Page = decode_page(self.kind, body)
         seen: list[Observation] = [] if self._paging else [ListBegun(self.kind), *self._over()]
         self._paging = True

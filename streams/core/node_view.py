@@ -17,6 +17,7 @@ import msgspec
 from schemas.names import from_token, token
 from schemas.policy import Mark, NodeUpdate, SetChange, decode_mark
 from schemas.programs import Program, decode_program
+from schemas.unreadable import UNREADABLE
 from streams.core.parts import Stored
 from streams.core.set_view import EVERY_PART, SetView
 
@@ -90,7 +91,7 @@ class NodeView:
     def live(self, tail: str, sequence: int, last: int, payload: bytes) -> None:
         """Take in the message *tail* (subject below ``policy.<cluster>.``) as it arrives.
 
-        *last*: sequence of the message before on the same subject. Raises `msgspec.MsgspecError` for a mark that cannot
+        *last*: sequence of the message before on the same subject. Raises `UNREADABLE` for a mark that cannot
         be read; the next one then follows on a gap.
         """
         self.newest = max(self.newest, sequence)
@@ -114,7 +115,7 @@ class NodeView:
         self.unproven.discard(uid)
         try:
             program: Program | None = decode_program(payload) if payload else None
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self.unreadable[uid] = str(error)
             self._suspects.discard(uid)
             return

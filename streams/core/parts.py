@@ -13,6 +13,7 @@ import msgspec
 
 from schemas.policy import SetDelta, SetMessage, SetSnapshot, decode_set_message
 from schemas.sets import SetKind, digest, digest_after, member_hash, pack_members, unpack_members
+from schemas.unreadable import UNREADABLE
 
 HASH_BITS: Final = 128
 DIGEST_BYTES: Final = 16
@@ -120,7 +121,7 @@ def read_message(payload: bytes) -> SetMessage:
     """Raises `Unreadable`."""
     try:
         message: SetMessage = decode_set_message(payload)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Unreadable(str(error)) from error
     return message
 

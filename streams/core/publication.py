@@ -13,6 +13,7 @@ from schemas.names import from_token, token
 from schemas.policy import PART_MEMBERS, Policy, PolicyChange, SetMessage, SetSnapshot, encode_set_message
 from schemas.programs import Program, decode_program, encode_program
 from schemas.sets import kind_of
+from schemas.unreadable import UNREADABLE
 from streams.core.parts import (
     Part,
     PartName,
@@ -185,7 +186,7 @@ class Publication:
             return
         try:
             programs[from_token(node), from_token(uid)] = decode_program(payload)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self.debris.add(tail)
 
     def _read_part(self, parts: dict[PartName, Part], identity: str, token: str, message: Stored) -> None:

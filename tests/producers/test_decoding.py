@@ -5,11 +5,13 @@ import json
 import msgspec
 import pytest
 
+from producers.core.captures import list_kind
 from producers.core.decoding import Bookmark, Failure, decode_failure, decode_line, decode_page
 from producers.core.observations import Observed, Unreadable
 from producers.core.reflector import project
 from schemas.events import EventType
 from schemas.objects import Pod
+from schemas.unreadable import UNREADABLE
 from tests.components.conformance import CONFORMANCE
 from tests.producers.objects import SECRETS, bookmark, error, line, pod
 
@@ -84,6 +86,21 @@ def test_what_has_no_name_is_found_by_its_place(broken: bytes):
     bad = decode_line("Pod", broken, "watch of Pod, line 3")
     assert isinstance(bad, Unreadable)
     assert (bad.name, bad.place) == ("", "watch of Pod, line 3")
+
+
+NESTED = b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+
+
+@pytest.mark.parametrize("type_", ["ADDED", "BOOKMARK", "ERROR", "DELETED"])
+def test_what_is_nested_beyond_reason_is_found_by_its_place(type_: str):
+    bad = decode_line("Pod", b'{"type":"%s","object":%s}' % (type_.encode(), NESTED), "watch of Pod, line 3")
+    assert isinstance(bad, Unreadable)
+    assert bad.place == "watch of Pod, line 3"
+    assert "recursion" in bad.reason
+    with pytest.raises(UNREADABLE):
+        decode_page("Pod", b'{"metadata":{},"items":[%s]}' % NESTED)
+    assert decode_failure(NESTED, 500).message.startswith('{"a":[')
+    assert list_kind(NESTED) == ""
 
 
 def test_a_bad_item_does_not_spoil_its_page():

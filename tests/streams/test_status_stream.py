@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from schemas import names
 from schemas.status import Component, Connectivity, CvenStatus, KubelinkStatus, PodState, connectivity
 from streams.errors import ReadFailed
 from streams.nats_bus import NatsBus
@@ -42,6 +43,8 @@ async def test_the_newest_word_of_every_component_is_kept(nats):
             status = CvenStatus(node="a.b", heartbeat="t", realized=realized, pods={PodState.ENFORCED: 2})
             await publish_status(bus, cluster, status)
         await publish_status(bus, cluster, KubelinkStatus(name="k", heartbeat="t", epoch=5))
+        for number, broken in enumerate((b"{", b"[" * 50_000)):
+            await bus.publish(names.status_subject(cluster, "c-ven", f"broken-{number}"), broken)
 
         async def both():
             heard = await read_status(bus, cluster)

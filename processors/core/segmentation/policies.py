@@ -11,6 +11,7 @@ import msgspec
 
 from processors.core.segmentation.peers import Peer, PortMatch, Problems, fields, read_peer, read_port
 from processors.core.segmentation.selectors import Selector, read_selector
+from schemas.unreadable import UNREADABLE
 
 SPEC_FIELDS: Final = frozenset(("podSelector", "policyTypes", "ingress", "egress"))
 BOTH: Final = frozenset(("Ingress", "Egress"))
@@ -48,7 +49,7 @@ def read_spec(raw: bytes) -> PolicySpec:
     problems = Problems()
     try:
         spec = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         return PolicySpec(None, (), (), (f"spec: {error}",))
     if spec is None:
         spec = {}

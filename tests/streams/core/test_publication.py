@@ -69,11 +69,16 @@ def test_a_later_owner_finds_exactly_what_was_published(memberships):
     assert not difference(model.desired, model.published)
 
 
-def test_what_cannot_be_read_counts_as_not_published_and_is_cleared_away():
+NO_MESSAGE = (b"\xc1", b"\x91" * 50_000)
+"""No msgpack at all, and arrays nested beyond reason."""
+
+
+@pytest.mark.parametrize("payload", NO_MESSAGE)
+def test_what_cannot_be_read_counts_as_not_published_and_is_cleared_away(payload):
     model = StreamModel()
     model.publish(policy_of(program("u1", A), program("u2"), a=addresses(0, 3)), 1)
     model.stored = [
-        msgspec.structs.replace(message, payload=b"\xc1") if message.subject.startswith(("pod", "set")) else message
+        msgspec.structs.replace(message, payload=payload) if message.subject.startswith(("pod", "set")) else message
         for message in model.stored
     ]
     model.take_over()
@@ -88,13 +93,14 @@ def test_what_cannot_be_read_counts_as_not_published_and_is_cleared_away():
     assert model.published == wanted
 
 
-def test_an_unreadable_program_keeps_its_node_from_being_told_that_it_has_everything():
+@pytest.mark.parametrize("payload", NO_MESSAGE)
+def test_an_unreadable_program_keeps_its_node_from_being_told_that_it_has_everything(payload):
     model = StreamModel()
     model.publish(policy_of(program("u1"), program("u2")), 1)
     view = NodeView("node-1")
     good = model.stored
     model.stored = [
-        msgspec.structs.replace(message, payload=b"\xc1") if message.subject.endswith("u2") else message
+        msgspec.structs.replace(message, payload=payload) if message.subject.endswith("u2") else message
         for message in good
     ]
     model.serve(view, "node-1")
