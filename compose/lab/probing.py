@@ -27,8 +27,9 @@ from compose.lab.talk.sockets import is_stream, make
 DROP_SECONDS: Final = 0.25
 """How long silence must last to mean a drop. On the machine itself an answer takes well under a millisecond."""
 AT_ONCE: Final = 512
-LATE_SECONDS: Final = 0.05
-"""A timer that fires this late, says that the machine is busy."""
+BEAT_SECONDS: Final = 0.02
+ATTEMPTS: Final = 4
+"""At most, each with twice the patience of the one before."""
 
 
 class Outcome(StrEnum):
@@ -82,12 +83,14 @@ async def probe_all(
     size = max(1, min(at_once, soft_limit // 4))  # the server's side of a connection needs one too
     waiting = sorted(set(probes), key=lambda probe: (probe.netns, probe))
     for start in range(0, len(waiting), size):
-        volley = _Volley(waiting[start : start + size])
-        answers |= await volley.run(timeout_seconds)
-        if volley.doubtful:
-            again = [probe for probe in volley.probes if answers[probe].outcome is Outcome.BLOCKED]
-            second = await _Volley(again).run(2 * timeout_seconds)
-            answers |= {probe: msgspec.structs.replace(answer, attempts=2) for probe, answer in second.items()}
+        asked: Sequence[Probe] = waiting[start : start + size]
+        for attempt in range(ATTEMPTS):
+            volley = _Volley(asked)
+            found = await volley.run(timeout_seconds * 2**attempt)
+            answers |= {probe: msgspec.structs.replace(answer, attempts=attempt + 1) for probe, answer in found.items()}
+            asked = [probe for probe in asked if found[probe].outcome is Outcome.BLOCKED]
+            if not asked or not (volley.busy or (volley.half_open and attempt == 0)):
+                break
     return answers
 
 
@@ -142,12 +145,15 @@ class _Shot:
                 self.connected = True
                 self.socket.send(self.request)
                 return None
-            data = self.socket.recv(4096)
+            if self.socket.type != socket.SOCK_RAW:
+                return self._read(self.socket.recv(4096))
+            while True:  # it also hears what its peer says to others in this Pod
+                if answer := self._read_raw(self.socket.recv(4096)):
+                    return answer
         except BlockingIOError:
             return None
         except OSError as error:
             return _failure(error.errno or 0)
-        return self._read_raw(data) if self.socket.type == socket.SOCK_RAW else self._read(data)
 
     def _read(self, data: bytes) -> Answer | None:
         request, _, identity = data.decode(errors="replace").rstrip("\n").partition(" ")
@@ -174,13 +180,36 @@ def _failure(number: int) -> Answer:
     raise OSError(number, f"a probe failed in an unforeseen way: {errno.errorcode.get(number, number)}")
 
 
+class _Pulse:
+    """Beats while a volley waits: in a long pause between two beats nobody listened, neither prober nor servers."""
+
+    def __init__(self) -> None:
+        self._longest = 0.0
+        self._last = time.monotonic()
+        self._next = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+    def _beat(self) -> None:
+        self._longest = self.longest_pause()
+        self._last = time.monotonic()
+        self._next = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+    def longest_pause(self) -> float:
+        """Seconds, the pause since the last beat included."""
+        return max(self._longest, time.monotonic() - self._last)
+
+    def stop(self) -> None:
+        self._next.cancel()
+
+
 class _Volley:
     """Probes that are under way together."""
 
     def __init__(self, probes: Sequence[Probe]) -> None:
         self.probes = probes
-        self.doubtful = False
+        self.busy = False
         """Whether silence may have come from a busy machine rather than from a drop."""
+        self.half_open = False
+        """Whether someone accepted a connection and then said nothing."""
         self._answers: dict[Probe, Answer] = {}
         self._shots: dict[int, _Shot] = {}
         self._ready = asyncio.Event()
@@ -192,7 +221,8 @@ class _Volley:
             poll = cleanup.enter_context(select.epoll())
             cleanup.callback(self._close)
             self._fire(poll)
-            started = time.monotonic()
+            pulse = _Pulse()
+            cleanup.callback(pulse.stop)
             loop.add_reader(poll.fileno(), self._advance, poll)
             cleanup.callback(loop.remove_reader, poll.fileno())
             with contextlib.suppress(TimeoutError):
@@ -200,8 +230,8 @@ class _Volley:
                     await self._ready.wait()
             if self._shots:
                 self._advance(poll)  # what came while the loop was busy elsewhere counts
-                late = time.monotonic() - started - timeout_seconds > LATE_SECONDS
-                self.doubtful |= late or any(shot.connected for shot in self._shots.values())
+                self.busy = pulse.longest_pause() > timeout_seconds / 2
+                self.half_open = any(shot.connected for shot in self._shots.values())
             silent = {shot.probe: Answer(outcome=Outcome.BLOCKED) for shot in self._shots.values()}
         return {**self._answers, **silent}
 

@@ -301,6 +301,52 @@ async def test_silence_of_a_busy_machine_is_not_taken_for_a_drop(lab_root: Path)
     assert {answer.outcome for answer in answers.values()} == {Outcome.REACHABLE}
 
 
+async def test_a_machine_that_is_busy_in_between_is_no_drop_either(lab_root: Path) -> None:
+    """Raw sockets hear each other's questions as well, so their answers come late in their queues."""
+    async with Lab(Layout(pods=TRIO), root=lab_root) as lab, Listeners() as listeners:
+        ports = [("SCTP", 80), ("SCTP", 81)]
+        listeners.want(listeners_of(lab.plan, ports))
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.01, time.sleep, 0.15)  # over before the limit, and there is little left of it
+        answers = await probe_all(full_matrix(lab.plan, ports), timeout_seconds=0.2)
+
+    assert {answer.outcome for answer in answers.values()} == {Outcome.REACHABLE}
+
+
+async def test_an_outside_address_that_goes_takes_no_other_way_along(lab_root: Path) -> None:
+    pods = (pod("a", "10.244.1.10", node="node-1"), pod("c", "10.244.1.12", node="node-2"))
+    async with Lab(Layout(pods=pods, externals=("203.0.113.7",)), root=lab_root) as lab, Listeners() as listeners:
+        await lab.apply(Layout(pods=pods))
+        await lab.apply(Layout(pods=pods[:1], externals=("10.244.1.12",)))  # a Pod's address is beyond the cluster now
+        await lab.apply(Layout(pods=pods, externals=("203.0.113.8",)))
+        listeners.want(listeners_of(lab.plan, [("TCP", 80)]))
+        answers = await probe_all(full_matrix(lab.plan, [("TCP", 80)], version=4))
+
+    assert len(answers) == 8
+    assert {answer.outcome for answer in answers.values()} == {Outcome.REACHABLE}
+
+
+async def test_an_outside_address_that_is_also_a_services_answers_on_other_ports(lab_root: Path) -> None:
+    shared = VirtualPort(service="x/web", addresses=("203.0.113.7",), port=8080, endpoints=(("10.244.1.11", 80),))
+    layout = Layout(pods=TRIO, services=(shared,), externals=("203.0.113.7",))
+    async with Lab(layout, root=lab_root) as lab, Listeners() as listeners:
+        listeners.want(listeners_of(lab.plan, [("TCP", 80)]))
+        probes = [
+            Probe(
+                source="x/a",
+                netns=lab.pod("x/a").netns,
+                destination="?",
+                address="203.0.113.7",
+                protocol="TCP",
+                port=port,
+            )
+            for port in (80, 8080)
+        ]
+        answers = await probe_all(probes)
+
+    assert [answers[probe].by for probe in probes] == ["outside", "x/b"]
+
+
 async def test_a_server_that_accepts_and_says_nothing_is_asked_twice(lab_root: Path) -> None:
     async with Lab(Layout(pods=TRIO), root=lab_root) as lab:
         with contextlib.closing(namespaces.inside(lab.pod("x/b").netns, lambda: make("TCP", "10.244.1.11"))) as mute:
