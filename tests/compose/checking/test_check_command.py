@@ -107,7 +107,7 @@ def test_cases_are_chosen_by_id_name_and_tag(tmp_path: Path) -> None:
         ("broken.jsonl", '{"selector": {}, "match": "perhaps"}\n', "broken.jsonl: line 1: not a selector vector: "),
         ("broken.yaml", "case: c\nrules: {}\n", "broken.yaml: document 1 (c): the case: unknown word 'rules'"),
         ("broken.txt", "", "ends neither in .jsonl nor in .yaml"),
-        ("broken.yaml", "case: c\nallow: [x/nobody -> x/b 80]\n", "broken/1, at first: x/nobody -> x/b 80/TCP: x/b does"),
+        ("broken.yaml", "case: c\nallow: [x/a -> x/b 80]\n", "broken/1, at first: x/a -> x/b 80/TCP: x/b does"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_ends_it_with_2_and_names_file_place_and_reason(
