@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.telemetry import set_up_logging
-from tests.bench import folding, to_kernel, watch_decoding, workloads
+from tests.bench import folding, kafka_log, to_kernel, watch_decoding, workloads
 from tests.bench.measuring import Figure, Row, Unavailable, absent
 
 ROWS: Final[dict[str, Row]] = {
     "decode": watch_decoding.decode,
     "ingest": watch_decoding.ingest,
+    "kafka-produce": kafka_log.produce,
+    "kafka-consume": kafka_log.consume,
     "fold": folding.fold,
     "fold-small": folding.fold_small,
     "fold-large": folding.fold_large,

@@ -35,6 +35,7 @@ from schemas import addresses
 from schemas.objects import Pod
 from schemas.sets import SetKind, set_id
 from streams import topics
+from streams.kafka_log import KafkaLogs
 from streams.log import Entry, Log, Logs
 from streams.nats_bus import NatsBus
 from streams.nats_child import NatsChild
@@ -78,7 +79,8 @@ async def _sqlite(folder: Path, stack: AsyncExitStack) -> Logs:
 
 
 async def _kafka(folder: Path, stack: AsyncExitStack) -> Logs:
-    return await stack.enter_async_context(brokers.kafka(folder))
+    _, settings = await stack.enter_async_context(brokers.kafka(folder))
+    return await stack.enter_async_context(KafkaLogs(settings))
 
 
 def _measured(row: str, opened: Opened, scale: float, *, p50_goal_seconds: float | None = None) -> list[Figure]:
