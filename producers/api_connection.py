@@ -186,7 +186,7 @@ async def configure(access: Access) -> Configuration:
         else:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError, ValueError) as error:
-        raise AccessInvalid(str(error)) from error
+        raise AccessInvalid(f"{access.kubeconfig}: {error}" if access.kubeconfig else str(error)) from error
     configuration.host = (configuration.host or "").rstrip("/")
     return configuration
 

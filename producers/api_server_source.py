@@ -6,7 +6,7 @@ GET …?sendInitialEvents ──▶ chunks ──▶ lines ──▶ Watch ─�
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import aiohttp
@@ -16,6 +16,7 @@ from producers.api_connection import Access, ApiConnection
 from producers.core.decoding import Failure, decode_failure
 from producers.core.lines import LineSplitter
 from producers.core.observations import ClusterSeen, Observation, Trouble
+from producers.core.resources import RESOURCES
 from producers.core.watching import Pause, Request, Watch
 from producers.errors import AccessInvalid, ApiUnreachable
 from producers.source import Deliver
@@ -80,6 +81,12 @@ class ApiServerSource:
     @property
     def kinds(self) -> tuple[str, ...]:
         return self._kinds
+
+    async def check(self) -> Sequence[Trouble]:
+        """See `Source.check`: ask for one object of each kind, as the lists will."""
+        async with ApiConnection(self._access) as api, asyncio.TaskGroup() as tasks:
+            tried = [tasks.create_task(_try_list(kind, api), name=f"trying to list: {kind}") for kind in self._kinds]
+        return [seen for each in tried for seen in each.result() if isinstance(seen, Trouble) and seen.reason]
 
     async def observing(self, deliver: Deliver) -> None:
         """See `Source.observing`. Never returns."""
@@ -173,6 +180,22 @@ class ApiServerSource:
             backoff.reset()
             await deliver([Trouble(CLUSTER), ClusterSeen(info)])
             await asyncio.sleep(INTRODUCTION_SECONDS)
+
+
+async def _try_list(kind: str, api: ApiConnection) -> list[Observation]:
+    """What a watch would tell of the answer, if that is no list."""
+    watch = Watch(kind, streaming_lists=False)
+    try:
+        status, body = await api.call("GET", f"{RESOURCES[kind].path}?limit=1")
+        if status == 200:
+            watch.page(body)
+            return []
+        seen, _ = watch.failed(decode_failure(body, status))
+    except ApiUnreachable as error:
+        seen, _ = watch.broken(error.reason, silent=False)
+    except UNREADABLE as error:
+        seen, _ = watch.broken(f"it does not look like a Kubernetes list: {error}", silent=False)
+    return [] if status == 404 and await _is_api_server(api) else seen
 
 
 async def _introduce(api: ApiConnection) -> ClusterInfo | Failure:

@@ -41,6 +41,12 @@ class CaptureSource:
     def kinds(self) -> tuple[str, ...]:
         return self._kinds
 
+    async def check(self) -> Sequence[Trouble]:
+        """See `Source.check`. Raises `SourceInvalid` for a file that cannot be opened."""
+        for path in await asyncio.to_thread(_files, self._paths):
+            await asyncio.to_thread(_is_export, path)
+        return ()
+
     async def observing(self, deliver: Deliver) -> None:
         """See `Source.observing`. Raises `SourceInvalid` for a file that cannot be opened."""
         capture = Capture(self._kinds)

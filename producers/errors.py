@@ -51,6 +51,17 @@ class EpochLost(ProducerError):
         self.epoch = epoch
 
 
+class SourceUnready(ProducerError):
+    """The source can tell nothing at the moment: to begin an epoch would only end another writer's."""
+
+    retriable = True
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{subject}: {reason}" for subject, reason in problems.items()))
+        self.problems = problems
+        """Reason by kind or file."""
+
+
 class SourceInvalid(ProducerError):
     """A file or folder that should be read does not exist, or is not what it was said to be."""
 

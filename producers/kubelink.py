@@ -1,8 +1,8 @@
 """Kubelink: from a source to the cluster's log, one writer at a time.
 
-    turn (Lease) ──▶ Epoch record ──▶ fold own topic ──▶ ┌ taking in ──▶ inbox ──▶ writing ┐
-       ▲                                                 └ looking, every second ─┘        │
-       └─────────────── replaced, turn lost, or outcome unknown: begin again ◀─────────────┘
+    turn (Lease) ─▶ source ready? ─▶ Epoch record ─▶ fold own topic ─▶ ┌ taking in ─▶ inbox ─▶ writing ┐
+       ▲                                                               └ looking, every second ─┘      │
+       └──────── not ready, replaced, turn lost, or outcome unknown: begin again ◀─────────────────────┘
 
 The source is observed from its beginning in every epoch: the fold says what is already written.
 """
@@ -20,7 +20,7 @@ import structlog
 
 from producers.core.observations import Observation
 from producers.core.reflector import problems_since
-from producers.errors import AccessInvalid, EpochLost, Replaced, SourceInvalid
+from producers.errors import AccessInvalid, EpochLost, Replaced, SourceInvalid, SourceUnready
 from producers.source import Source
 from producers.writing import Clock, EpochWriter
 from streams.backoff import Backoff
@@ -36,7 +36,7 @@ LOOK_SECONDS: Final = 1.0
 
 class Phase(StrEnum):
     STANDBY = "standby"
-    """Another Kubelink holds the Lease, or the log cannot be reached."""
+    """Another Kubelink holds the Lease, or the source or the log cannot be reached."""
     FOLDING = "folding"
     LISTING = "listing"
     COMPLETE = "complete"
@@ -130,8 +130,8 @@ class Kubelink:
         self._writer: EpochWriter | None = None
         self._written_before = 0
         self._waiting_since: float | None = None
-        self._setback = ""
-        """Why there is no writer, or why there is a new one."""
+        self._setback: dict[str, str] = {}
+        """Why there is no writer, or why there is a new one: reason by subject."""
         self._told: dict[str, str] = {}
         self._logger = structlog.get_logger().bind(cluster=cluster, component="kubelink")
         self._settled = asyncio.Event()
@@ -145,7 +145,7 @@ class Kubelink:
     def state(self) -> State:
         """What a status message says: cheap, and never waits."""
         writer, topic = self._writer, self._log.topic.name
-        problems = {topic: self._setback} if self._setback else {}
+        problems = dict(self._setback)
         if self._turn is not None and self._turn.problem:
             problems["Lease"] = self._turn.problem
         if writer is None:
@@ -203,7 +203,10 @@ class Kubelink:
                 raise setback
             if self._phase is Phase.LISTING:
                 backoff.reset()
-            self._setback = str(setback) if setback else "the turn has passed to another Kubelink"
+            if isinstance(setback, SourceUnready):
+                self._setback = setback.problems
+            else:
+                self._setback = {self._log.topic.name: str(setback or "the turn has passed to another Kubelink")}
             await happens(stop, within_seconds=backoff.delay())
 
     async def _while_our_turn(self, stop: asyncio.Event) -> Exception | None:
@@ -227,6 +230,8 @@ class Kubelink:
         """Begin an epoch and write until *stop* is set, and everything taken in is written; or say why not."""
         setback: Exception | None = None
         try:
+            if troubles := await self._source.check():
+                return SourceUnready({trouble.subject: trouble.reason for trouble in troubles})
             self._enter(Phase.FOLDING)
             self._writer = await EpochWriter.begin(
                 self._log,
@@ -235,7 +240,7 @@ class Kubelink:
                 writer=self._writer_name,
                 clock=self._clock,
             )
-            self._setback = ""
+            self._setback = {}
             self._enter(Phase.LISTING)
             await self._reflect(self._writer, stop)
         except* (Replaced, EpochLost, OutcomeUnknown, LogUnavailable) as group:

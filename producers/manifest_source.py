@@ -54,14 +54,19 @@ class ManifestSource:
     def kinds(self) -> tuple[str, ...]:
         return self._kinds
 
+    async def check(self) -> Sequence[Trouble]:
+        """See `Source.check`. Raises `SourceInvalid` for a path that does not exist."""
+        for path in self._paths:
+            if not path.exists():
+                raise SourceInvalid(str(path), "does not exist")
+        return ()
+
     async def observing(self, deliver: Deliver) -> None:
         """See `Source.observing`. Returns after the first reading unless it follows.
 
         Raises `SourceInvalid` for a path that does not exist when it begins; later that means: nothing there.
         """
-        for path in self._paths:
-            if not path.exists():
-                raise SourceInvalid(str(path), "does not exist")
+        await self.check()
         self._troubles = set()
         stamp: Stamp | None = None
         while True:

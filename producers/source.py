@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from producers.core.observations import Observation
+from producers.core.observations import Observation, Trouble
 
 Deliver = Callable[[Sequence[Observation]], Awaitable[None]]
 """Takes a batch; waits while the log is behind."""
@@ -15,6 +15,14 @@ class Source(Protocol):
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of which it tells complete lists."""
+        ...
+
+    async def check(self) -> Sequence[Trouble]:
+        """What keeps it from telling complete lists now; nothing, if it can.
+
+        Asked before an epoch begins, which ends that of whoever writes now: somebody who has nothing to tell must not.
+        Raises `AccessInvalid` or `SourceInvalid` for what somebody has to mend.
+        """
         ...
 
     async def observing(self, deliver: Deliver) -> None:

@@ -1,9 +1,9 @@
 """A source that is told what exists, by who makes it exist: the lab."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from producers.core.observations import ListBegun, ListComplete, Observation, Observed
+from producers.core.observations import ListBegun, ListComplete, Observation, Observed, Trouble
 from producers.source import Deliver
 from schemas.events import KINDS, EventType
 from schemas.objects import KubernetesObject
@@ -25,6 +25,10 @@ class ToldSource:
         self._objects = tuple(objects)
         self.delivered.clear()
         self._told.set()
+
+    async def check(self) -> Sequence[Trouble]:
+        """See `producers.source.Source.check`: nothing can keep it."""
+        return ()
 
     async def observing(self, deliver: Deliver) -> None:
         """See `producers.source.Source.observing`."""

@@ -229,7 +229,7 @@ async def test_what_rbac_forbids_is_named_and_comes_once_it_is_allowed(apiserver
     async with kubelink(log, reader) as link:
         await until("the refusals to be told", lambda: len(link.state.problems) >= 6)
         assert 'apiGroups: [""], resources: ["pods"], verbs: ["list", "watch"]' in link.state.problems["Pod"]
-        assert link.state.synced == ()
+        assert link.state.epoch == -1  # it has nothing to tell: it must not replace one that has
         rules = [
             {
                 "apiGroups": ["", "networking.k8s.io", "discovery.k8s.io"],
@@ -263,6 +263,7 @@ async def test_refused_credentials_are_told_and_read_again(apiserver: ControlPla
     config = apiserver.write_kubeconfig("kl-stale", "no-such-token")
     async with kubelink(log, ApiServerSource(Access(kubeconfig=str(config)))) as link:
         await until("the refusal to be told", lambda: "401" in link.state.problems.get("Pod", ""))
+        assert link.state.epoch == -1
         config.write_text(apiserver.kubeconfig.read_text())  # as an exec plugin or a rotation would
         await complete(link)
         await until("the refusal to be over", lambda: link.state.problems == {}, within_seconds=40)
