@@ -93,6 +93,16 @@ def settled_memory() -> Iterator[None]:
         gc.unfreeze()
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """The garbage collector does not run."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def quantile(values: Sequence[float], share: float) -> float:
     """The value that *share* of *values* do not exceed. Raises `ValueError` where there are none."""
     if not values:
