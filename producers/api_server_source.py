@@ -191,11 +191,12 @@ async def _try_list(kind: str, api: ApiConnection) -> list[Observation]:
             watch.page(body)
             return []
         seen, _ = watch.failed(decode_failure(body, status))
+        return [] if status == 404 and await _is_api_server(api) else seen
     except ApiUnreachable as error:
         seen, _ = watch.broken(error.reason, silent=False)
     except UNREADABLE as error:
         seen, _ = watch.broken(f"it does not look like a Kubernetes list: {error}", silent=False)
-    return [] if status == 404 and await _is_api_server(api) else seen
+    return seen
 
 
 async def _introduce(api: ApiConnection) -> ClusterInfo | Failure:
