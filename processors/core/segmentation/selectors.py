@@ -4,9 +4,10 @@ Source of the rules: ``LabelSelector`` (meta/v1) field comments and ``LabelSelec
 *DoesNotExist* match objects without the key; *In* and *NotIn* need values, *Exists* and *DoesNotExist* forbid them.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Final, cast
+
+import msgspec
 
 LabelPairs = tuple[tuple[str, str], ...]
 """Labels as sorted pairs: hashable, and equal where the labels are."""
@@ -86,7 +87,7 @@ def _text(
         form["present"] = sorted(present)
     if absent:
         form["absent"] = sorted(absent)
-    return json.dumps(form, separators=(",", ":"), ensure_ascii=False)
+    return msgspec.json.encode(form).decode()
 
 
 def read_selector(value: object, where: str) -> Selector:
