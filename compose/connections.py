@@ -17,7 +17,7 @@ from streams.settings import Settings
 from streams.sqlite_log import SqliteLogs
 
 LOG_FILE: Final = "log.db"
-"""The embedded log, in the data folder."""
+"""The embedded log, in the folder of whoever writes it."""
 
 _log = structlog.get_logger("connections")
 

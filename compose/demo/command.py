@@ -1,8 +1,6 @@
 """The command, and the log lines it keeps out of the way."""
 
 import asyncio
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 from rich.console import Console
@@ -33,13 +31,12 @@ def demo(verbose: bool) -> None:
         ensure_capable()
         raise_file_limit()
         set_up_logging("human", "info" if verbose else "error")
-        with TemporaryDirectory(prefix="eastwest-demo-") as folder:
-            asyncio.run(_run(Path(folder)))
+        asyncio.run(_run())
 
 
-async def _run(folder: Path) -> None:
+async def _run() -> None:
     async def story(stop: asyncio.Event) -> None:
-        telling = asyncio.create_task(tell(Console(), folder), name="story")
+        telling = asyncio.create_task(tell(Console()), name="story")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait((telling, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

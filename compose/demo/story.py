@@ -24,12 +24,12 @@ REPORTS: Final = ("summary", "workloads", "container-workloads", "virtual-servic
 Matrix = Mapping[Cell, Answer]
 
 
-async def tell(console: Console, folder: Path) -> None:
-    """Tell it, in a lab of its own whose log and store are in *folder*."""
+async def tell(console: Console) -> None:
+    """Tell it, in a lab of its own."""
     began = time.monotonic()
     shop = read_manifests([SHOP / "10-shop.yaml"])
     policies = read_manifests([SHOP / "20-policies.yaml"])
-    async with lab_cluster(folder, cluster="demo") as cluster:
+    async with lab_cluster(cluster="demo") as cluster:
         _head(console, "A shop in three namespaces, six Pods on two nodes; no policy yet")
         await _change(console, cluster, shop)
         before = await cluster.probe()

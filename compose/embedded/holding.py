@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
@@ -30,10 +29,8 @@ async def hold(files: Sequence[Path], *, nodes: Sequence[str], externals: Sequen
     """
 
     async def holding(stop: asyncio.Event) -> None:
-        with TemporaryDirectory(prefix="eastwest-lab-") as folder:
-            making = lab_cluster(Path(folder), name=name, nodes=nodes or DEFAULT_NODES, externals=externals)
-            async with making as cluster:
-                await _follow(cluster, files, stop)
+        async with lab_cluster(name=name, nodes=nodes or DEFAULT_NODES, externals=externals) as cluster:
+            await _follow(cluster, files, stop)
 
     await serve(holding, name="lab", drain_seconds=DOWN_SECONDS)
 

@@ -22,6 +22,7 @@ from compose.lab.matrix import Cell, cells, declared_matrix
 from compose.lab.network import Lab
 from compose.lab.plan import DEFAULT_NODES, Layout
 from compose.lab.probing import DROP_SECONDS, Answer, probe_all
+from compose.lab.state import directory_of
 from enforcers.enforcer import Enforcer
 from enforcers.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
@@ -95,7 +96,7 @@ class LabCluster:
 
 @asynccontextmanager
 async def lab_cluster(
-    folder: Path,
+    folder: Path | None = None,
     *,
     cluster: str = "lab",
     name: str = "",
@@ -104,12 +105,11 @@ async def lab_cluster(
 ) -> AsyncGenerator[LabCluster]:
     """An empty enforcing lab; `LabCluster.change` fills it. Leaves nothing behind.
 
+    Log and NATS store are in *folder*, by default in the lab's own: what removes the lab of a dead owner removes them.
     Needs what `compose.lab.capability.ensure_capable` makes sure of.
     """
     source = ToldSource()
-    async with (
-        Lab(Layout(externals=tuple(externals)), name=name) as lab,
-        Listeners() as listeners,
-        embedded(source, folder, ProcessorSettings(cluster=cluster, name="lab"), described="the lab") as world,
-    ):
-        yield LabCluster(lab, listeners, world, source, ControlPlane(nodes=tuple(nodes)))
+    async with Lab(Layout(externals=tuple(externals)), name=name) as lab, Listeners() as listeners:
+        settings = ProcessorSettings(cluster=cluster, name="lab")
+        async with embedded(source, folder or directory_of(lab.name, lab.root), settings, described="the lab") as world:
+            yield LabCluster(lab, listeners, world, source, ControlPlane(nodes=tuple(nodes)))

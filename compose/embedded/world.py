@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from compose.connections import LOG_FILE
 from processors import processor
 from processors.settings import ProcessorSettings
 from producers import service
@@ -25,8 +25,6 @@ from streams.nats_bus import NatsBus
 from streams.nats_child import NatsChild
 from streams.sqlite_log import SqliteLogs
 from streams.telemetry import Health
-
-LOG_FILE: Final = "log.db"
 
 
 class World(msgspec.Struct, frozen=True):

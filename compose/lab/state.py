@@ -1,6 +1,7 @@
 """What a lab leaves on disk while it runs, so that others find it and the next start can clean up a crash.
 
     <run>/eastwest/lab-<id>/state.json     owner (pid and start time) and plan
+                            log.db, nats/  of a lab that enforces (`compose.embedded.lab_cluster`)
 
 A lab whose owner lives is never touched. The directory is there before the first namespace and gone after the last, so
 whatever a dead owner left is found by its directory.

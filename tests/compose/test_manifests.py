@@ -82,6 +82,13 @@ def test_kubelink_takes_turns_by_the_lease_that_it_may_hold():
     assert lease == f"{named('Role', 'kubelink-lease')['metadata']['namespace']}/{rules[1]['resourceNames'][0]}"
 
 
+def test_no_service_puts_variables_into_our_pods():
+    """A Service called eastwest would be ``EASTWEST_PORT`` there, which is none of the settings."""
+    templates = [each["spec"]["template"]["spec"] for each in objects() if "template" in each.get("spec", {})]
+    assert len(templates) == 5
+    assert not any(template.get("enableServiceLinks", True) for template in templates)
+
+
 def test_kubelink_may_read_the_kinds_it_lists_and_no_other():
     granted = {
         (group, plural)

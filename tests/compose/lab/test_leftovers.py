@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from compose.demo.story import SHOP
 from compose.lab import state
 from compose.lab.network import Lab
 from compose.lab.plan import LabPod, Layout, Plan
 from compose.lab.wires.removing import existing, sweep
 from tests.components.waiting import until
+from tests.compose.commands import EASTWEST
 
 HOLD_A_LAB = """
 import asyncio, sys
@@ -96,6 +98,34 @@ async def test_an_error_while_building_leaves_nothing(lab_root: Path) -> None:
             pass
 
     assert existing(lab.name) == []
+    assert state.labs(lab_root) == {}
+
+
+@pytest.mark.nats
+@pytest.mark.netns
+@pytest.mark.usefixtures("capable")
+async def test_a_killed_lab_up_leaves_nothing_that_the_next_start_does_not_remove(
+    lab_root: Path, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        EASTWEST, "lab", "up", "-f", str(SHOP), "--name", "killed",
+        env={**os.environ, state.RUN_DIRECTORY: str(lab_root), "TMPDIR": str(temporary)},
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        ports = lab_root / "lab-killed" / "nats"
+        await until("its nats-server to listen", lambda: list(ports.glob("nats-server_*.ports")))
+        server = int(next(ports.glob("nats-server_*.ports")).stem.rpartition("_")[2])
+    finally:
+        process.kill()
+        await process.wait()
+
+    await until("its nats-server to end with it", lambda: state.start_time(server) is None)
+    assert sweep(lab_root) == ["killed"]
+    assert existing("killed") == []
+    assert not any(temporary.iterdir())
     assert state.labs(lab_root) == {}
 
 
