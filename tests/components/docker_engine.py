@@ -18,6 +18,8 @@ from streams.child_process import ChildProcess
 from tests.components.waiting import until
 
 NAMESPACE = "ewt-docker"
+BRIDGE_ADDRESS = "172.30.0.1"
+"""The engine's end of its default bridge: containers of every network reach what listens there."""
 
 
 class DockerEngine:
@@ -62,7 +64,7 @@ class DockerEngine:
             f"--pidfile={self.folder / 'docker.pid'}",
             f"--host=unix://{self.socket}",
             "--storage-driver=overlay2",
-            "--bip=172.30.0.1/24",
+            f"--bip={BRIDGE_ADDRESS}/24",
         ]
 
     def _configuration(self) -> Path:

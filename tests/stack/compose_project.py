@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.components.waiting import until
 from tests.stack.images import CHECKOUT, KAFKA, NATS
 
 COMPOSE_FILE = CHECKOUT / "compose/stack/compose.yaml"
@@ -49,12 +50,18 @@ class ComposeProject:
         found = json.loads(self.docker("inspect", *ids)) if ids else []
         return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
 
-    def healthy(self) -> set[str]:
-        return {
-            service
-            for service, each in self.containers().items()
-            if each["State"].get("Health", {}).get("Status") == "healthy"
-        }
+    async def until_healthy(self, services: set[str]) -> None:
+        """Wait for *services* to be healthy; raises AssertionError with the last words of those that are not."""
+
+        def healthy() -> set[str]:
+            states = {service: each["State"] for service, each in self.containers().items()}
+            return {service for service, state in states.items() if state.get("Health", {}).get("Status") == "healthy"}
+
+        try:
+            await until("services to be healthy", lambda: healthy() >= services, within_seconds=120, poll_seconds=1)
+        except AssertionError as error:
+            ill = sorted(services - healthy())
+            raise AssertionError(f"{', '.join(ill)}:\n{self.run('logs', '--tail=15', *ill, check=False)}") from error
 
     def eastwest(self, *arguments: str) -> str:
         """The command, as a user runs it in the stack."""

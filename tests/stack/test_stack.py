@@ -15,16 +15,12 @@ SERVICES = {"kafka", "nats", "capture", "processor", "enforcer"}
 PODS = {"cache", "cart", "checkout", "orders-db", "storefront", "visitor"}
 
 
-async def healthy(stack: ComposeProject) -> None:
-    await until("every service to be healthy", lambda: stack.healthy() >= SERVICES, within_seconds=90, poll_seconds=1)
-
-
 def documents(stack: ComposeProject, *arguments: str) -> Any:
     return json.loads(stack.eastwest(*arguments, "-o", "json"))
 
 
 async def test_the_stack_comes_up_healthy_and_turns_events_into_reports_and_programs(stack: ComposeProject):
-    await healthy(stack)
+    await stack.until_healthy(SERVICES)
 
     async def published() -> Any:
         found = documents(stack, "get", "programs")
@@ -44,12 +40,12 @@ async def test_the_stack_comes_up_healthy_and_turns_events_into_reports_and_prog
 
 @pytest.mark.parametrize("service", ["processor", "capture", "enforcer", "nats", "kafka"])
 async def test_a_killed_service_comes_back_and_nothing_is_lost(stack: ComposeProject, service: str):
-    await healthy(stack)
+    await stack.until_healthy(SERVICES)
     before = documents(stack, "get", "programs")
     container = stack.containers()[service]
     stack.docker("kill", "--signal", "KILL", container["Id"])
     stack.docker("start", container["Id"])
-    await healthy(stack)
+    await stack.until_healthy(SERVICES)
 
     async def same() -> bool:
         return bool(documents(stack, "get", "programs") == before)
@@ -64,7 +60,7 @@ async def test_a_killed_service_comes_back_and_nothing_is_lost(stack: ComposePro
 
 
 async def test_services_run_with_no_more_than_they_need(stack: ComposeProject):
-    await healthy(stack)
+    await stack.until_healthy(SERVICES)
     for service, container in stack.containers().items():
         host = container["HostConfig"]
         assert not host["Privileged"], service
@@ -77,7 +73,7 @@ async def test_services_run_with_no_more_than_they_need(stack: ComposeProject):
 
 async def test_down_leaves_nothing(stack: ComposeProject):
     """Last in this file: the project is up again for nobody."""
-    await healthy(stack)
+    await stack.until_healthy(SERVICES)
     await asyncio.to_thread(stack.run, "--profile", "demo", "down", "-v", "--timeout", "10")
     assert stack.docker("ps", "-aq") == ""
     assert stack.docker("volume", "ls", "-q") == ""
