@@ -57,6 +57,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Entries appended since the start."""
     lag_seconds: float = 0.0
     """How long the oldest observation has been waiting to be written."""
+    ready: bool = False
+    """Every kind is listed; or another one's turn it is, and this one could take over."""
     problems: dict[str, str] = {}
     """Subject → reason, for as long as it lasts."""
 
@@ -132,6 +134,8 @@ class Kubelink:
         self._waiting_since: float | None = None
         self._setback: dict[str, str] = {}
         """Why there is no writer, or why there is a new one: reason by subject."""
+        self._hindered = False
+        """It could not take over if it were its turn."""
         self._told: dict[str, str] = {}
         self._logger = structlog.get_logger().bind(cluster=cluster, component="kubelink")
         self._settled = asyncio.Event()
@@ -149,7 +153,8 @@ class Kubelink:
         if self._turn is not None and self._turn.problem:
             problems["Lease"] = self._turn.problem
         if writer is None:
-            return State(phase=self._phase, written=self._written_before, problems=problems)
+            able = self._turn is not None and not self._hindered
+            return State(phase=self._phase, written=self._written_before, ready=able, problems=problems)
         if writer.unavailable:
             problems[topic] = writer.unavailable
         complete = self._phase is Phase.LISTING and writer.complete
@@ -160,6 +165,7 @@ class Kubelink:
             objects={kind: len(writer.ledger.objects[kind]) for kind in self._source.kinds},
             written=self._written_before + writer.written,
             lag_seconds=0.0 if self._waiting_since is None else self._monotonic() - self._waiting_since,
+            ready=complete,
             problems={**problems, **writer.reflector.problems},
         )
 
@@ -203,6 +209,7 @@ class Kubelink:
                 raise setback
             if self._phase is Phase.LISTING:
                 backoff.reset()
+            self._hindered = isinstance(setback, (SourceUnready, LogUnavailable))
             if isinstance(setback, SourceUnready):
                 self._setback = setback.problems
             else:
@@ -240,7 +247,7 @@ class Kubelink:
                 writer=self._writer_name,
                 clock=self._clock,
             )
-            self._setback = {}
+            self._setback, self._hindered = {}, False
             self._enter(Phase.LISTING)
             await self._reflect(self._writer, stop)
         except* (Replaced, EpochLost, OutcomeUnknown, LogUnavailable) as group:

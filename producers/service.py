@@ -65,10 +65,8 @@ async def _look(kubelink: Kubelink, health: Health, registry: CollectorRegistry,
     phase: Phase | None = None
     while True:
         state = kubelink.state
-        complete = state.phase in (Phase.COMPLETE, Phase.STANDBY)
-        health.set_ready(
-            "lists", complete, f"{state.phase.value}; complete so far: {', '.join(state.synced) or 'none'}"
-        )
+        reason = f"{state.phase.value}; complete so far: {', '.join(state.synced) or 'none'}"
+        health.set_ready("lists", state.ready, reason)
         written.set(state.written)
         epoch.set(state.epoch)
         lag.set(state.lag_seconds)

@@ -56,6 +56,6 @@ async def test_an_api_server_that_does_not_answer_deposes_no_writer_and_is_waite
     async with kubelink(log, ManifestSource([tmp_path])) as working, kubelink(log, nobody) as waiting:
         await complete(working)
         await until("the trouble to be told", lambda: "no answer" in waiting.state.problems.get("Pod", ""))
-        assert waiting.state.phase is Phase.STANDBY
+        assert (waiting.state.phase, waiting.state.ready) == (Phase.STANDBY, False)
         assert working.state.phase is Phase.COMPLETE
         assert [event.kind for event in await history(log)].count(EPOCH) == 1

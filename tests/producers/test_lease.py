@@ -70,7 +70,7 @@ async def test_the_second_waits_and_takes_over_when_the_first_stops(apiserver: C
         epoch = second.state.epoch
         async with candidate(apiserver, log, "third", "kl-stop") as (third, _):
             await until("the other one to be seen as holder", lambda: turn.holder == "second")
-            assert third.state.phase is Phase.STANDBY
+            assert (third.state.phase, third.state.ready) == (Phase.STANDBY, True)
             lease = await apiserver.api("GET", "/apis/coordination.k8s.io/v1/namespaces/default/leases/kl-stop")
             assert lease["spec"]["holderIdentity"] == "second"
             assert second.state.epoch == epoch
