@@ -57,6 +57,8 @@ class PodEnforcement:
         self._interface = ""
         self._turn = asyncio.Lock()
         self._socket: NetlinkSocket | None = None
+        self._using: asyncio.Future[object] | None = None
+        """The newest work on the socket by a thread."""
         self._set_backend: SetBackend = (
             NetlinkSets(self._opened) if backend == "netlink" else RestoreSets(sandbox.netns)
         )
@@ -93,9 +95,13 @@ class PodEnforcement:
 
     def close(self) -> None:
         """Let go of the namespace; rules stay. The next call opens it again."""
-        if self._socket is not None:
-            self._socket.close_behind()
-            self._socket = None
+        netlink, self._socket = self._socket, None
+        if netlink is None:
+            return
+        if self._using is None or self._using.done():
+            netlink.close_behind()
+        else:  # a thread still works on it, also where nobody awaits that any more
+            self._using.add_done_callback(lambda _: netlink.close_behind())
 
     async def plan(self, program: Program | None, sets: Sets) -> Patch:
         """What `realize` would write, from a fresh reading. Raises as it does."""
@@ -163,9 +169,10 @@ class PodEnforcement:
 
     async def _use(self, work: Callable[[NetlinkSocket], T]) -> T:
         """Off the loop: a table may be long. A socket whose work was given up midway is not used again."""
-        netlink = self._opened()
+        using = asyncio.get_running_loop().run_in_executor(None, work, self._opened())
+        self._using = using
         try:
-            return await asyncio.to_thread(work, netlink)
+            return await asyncio.shield(using)
         except BaseException:
             self.close()
             raise

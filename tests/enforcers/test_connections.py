@@ -1,5 +1,6 @@
 """Connections that exist: what an allowed change keeps and a tightening ends, shown with real packets."""
 
+import asyncio
 import socket
 
 import pytest
@@ -88,3 +89,15 @@ async def test_a_syn_from_the_port_of_a_cut_connection_is_judged_anew(world):
 
     with pytest.raises(TimeoutError):
         again.connect(("10.77.1.2", 80))
+
+
+async def test_a_pod_that_goes_while_its_connections_are_judged_disturbs_nobody(world):
+    pod = await enforced(world, ALLOW, sets())
+
+    async def judged_to_its_end() -> bool:
+        judging = asyncio.create_task(pod.audit(ALLOW, sets(), dict))
+        await asyncio.sleep(0)  # a thread has its socket now
+        pod.close()
+        return await judging == []
+
+    assert all([await judged_to_its_end() for _ in range(200)])
