@@ -10,6 +10,7 @@ A standby does all that an owner does, except publishing; so it takes over with 
 """
 
 import asyncio
+import contextlib
 import gc
 import time
 from contextlib import aclosing
@@ -28,7 +29,7 @@ from schemas.status import ProcessorStatus
 from streams.backoff import Backoff
 from streams.batches import Batches
 from streams.core.difference import difference
-from streams.errors import Fenced, OutcomeUnknown, StreamError
+from streams.errors import Fenced, LogUnavailable, OutcomeUnknown, StreamError
 from streams.lifecycle import finished, first_of
 from streams.log import Log, Record
 from streams.nats_bus import NatsBus
@@ -74,6 +75,8 @@ class ClusterProcessor:
         self._sending = Sending(self.fold, metrics)
         self._role_changed = asyncio.Event()
         self._problems: tuple[str, ...] = ()
+        self._end = 0
+        """The log's end when it was asked for last."""
         self._log = _log.bind(cluster=cluster, processor=settings.name)
         health.set_ready(self._condition, False, "folding the log")
 
@@ -95,6 +98,7 @@ class ClusterProcessor:
             intake = tasks.create_task(self._take_in(), name=f"{self.cluster}: take-in")
             work = tasks.create_task(self._work_off(), name=f"{self.cluster}: work-off")
             owning = tasks.create_task(self._own_whenever_vacant(), name=f"{self.cluster}: owning")
+            measuring = tasks.create_task(self._measure_lag(), name=f"{self.cluster}: lag")
             reporting = tasks.create_task(self._report(), name=f"{self.cluster}: status")
             await first_of(intake, stop)
             intake.cancel()
@@ -103,7 +107,7 @@ class ClusterProcessor:
                 settling = tasks.create_task(_settled(self._sending.writer), name=f"{self.cluster}: settling")
                 await finished(settling, within_seconds=self._settings.drain_seconds)
                 settling.cancel()
-            for task in (work, owning, reporting):
+            for task in (work, owning, measuring, reporting):
                 task.cancel()
 
     async def _report(self) -> None:
@@ -115,6 +119,18 @@ class ClusterProcessor:
             replicas=self._settings.replicas,
             seconds=self._settings.status_seconds,
         )
+
+    async def _measure_lag(self) -> None:
+        """Ask the log now and then where it ends: what waits there is not in the inbox yet."""
+        while True:
+            with contextlib.suppress(LogUnavailable):  # the reader says so
+                self._end = await self._events.end()
+            self._metrics.lag.labels(self.cluster).set(self._lag)
+            await asyncio.sleep(self._settings.status_seconds)
+
+    @property
+    def _lag(self) -> int:
+        return max(0, self._end - 1 - self.fold.revision)
 
     def status(self) -> ProcessorStatus:
         """What it says of itself."""
@@ -130,7 +146,7 @@ class ClusterProcessor:
             token=writer.token if writer is not None else "",
             revision=self.fold.revision,
             marked=mark.revision if mark is not None else -1,
-            lag=len(self._inbox),
+            lag=self._lag,
             problems=self._problems,
         )
 
@@ -183,15 +199,7 @@ class ClusterProcessor:
         while True:
             await self._vacancy.wait()
             began = asyncio.get_running_loop().time()
-            reason = await self._own()
-            self._metrics.owner.labels(self.cluster).set(0)
-            if isinstance(reason, Fenced):
-                self._log.warning("another processor took over", reason=str(reason))
-            else:
-                self._log.warning("not sure to own the policy stream any more", reason=str(reason))
-                self._health.set_ready(
-                    self._condition, reason.retriable or isinstance(reason, OutcomeUnknown), str(reason)
-                )
+            self._note_loss(await self._own())
             if asyncio.get_running_loop().time() - began > self._settings.take_over_seconds:
                 soon.reset()
             await (later if self._problems else soon).wait()
@@ -232,7 +240,14 @@ class ClusterProcessor:
 
     async def _begin(self, writer: PolicyWriter, published: Published) -> None:
         """Publish what differs from *published*, as soon as the fold knows everything that was in the log at the
-        take-over: what another owner published before was derived from no more than that."""
+        take-over: what another owner published before was derived from no more than that.
+
+        An epoch that begins later does not interrupt this owner. Its lists tell object by object what is so now, on
+        top of all that was known; what they do not tell goes with the deletions at the end of each list, never by
+        the epoch itself. So nothing opens or closes for want of a list, and each state on the way is one that a watch
+        could have shown. To wait for the marks of the lists would be worse: one kind that cannot be listed would keep
+        new policies from being enforced.
+        """
         await self._caught_up()
         async with self._turn:
             change = difference(self.fold.policy(), published.policy)

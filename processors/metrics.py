@@ -15,6 +15,9 @@ class Metrics:
         self.marked = Gauge(
             "eastwest_revision_marked", "Newest revision marked as complete.", ["cluster"], registry=registry
         )
+        self.lag = Gauge(
+            "eastwest_lag_records", "Records between what is folded and the log's end.", ["cluster"], registry=registry
+        )
         self.owner = Gauge("eastwest_owner", "1 while this processor publishes.", ["cluster"], registry=registry)
         self.take_overs = Counter(
             "eastwest_take_overs", "Take-overs of the policy stream.", ["cluster"], registry=registry

@@ -1,8 +1,8 @@
 """One cluster as the processor's surroundings see it: its log, its bus, what is published; and a processor to run."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
@@ -13,10 +13,11 @@ from schemas import names
 from schemas.policy import Mark, Policy, decode_fence, decode_mark
 from streams.core.publication import Publication
 from streams.errors import ReadFailed
-from streams.log import Log, Logs
+from streams.log import Log, Logs, Record
 from streams.nats_bus import NatsBus
 from streams.stream_reading import read_stream
 from streams.telemetry import Health
+from streams.topics import Topic
 from tests.components.waiting import until
 from tests.processors.histories import Writer, allow, namespace, node, pod
 
@@ -98,8 +99,38 @@ class World:
         await until(f"{name} to own the stream", holds, ignoring=(ReadFailed,))
 
 
+class HeldLog:
+    """A log whose readers get nothing while *goes_on* is not set, like those of a broker that hangs."""
+
+    def __init__(self, log: Log, goes_on: asyncio.Event) -> None:
+        self._log = log
+        self._goes_on = goes_on
+        self.topic = log.topic
+        self.append, self.start, self.end, self.offset_at = log.append, log.start, log.end, log.offset_at
+
+    async def read(
+        self, start: int, *, follow: bool = False, end: int | None = None
+    ) -> AsyncGenerator[list[Record], None]:
+        async with aclosing(self._log.read(start, follow=follow, end=end)) as batches:
+            async for records in batches:
+                await self._goes_on.wait()
+                yield records
+
+
+class HeldLogs:
+    def __init__(self, logs: Logs) -> None:
+        self._logs = logs
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def open(self, topic: Topic) -> Log:
+        return HeldLog(await self._logs.open(topic), self.goes_on)
+
+
 @asynccontextmanager
-async def running(world: World, name: str, **changes: object) -> AsyncIterator[asyncio.Task[None]]:
+async def running(
+    world: World, name: str, *, logs: Logs | None = None, **changes: object
+) -> AsyncIterator[asyncio.Task[None]]:
     """A processor with its own connection; drained at the end, unless the test killed it."""
     settings = ProcessorSettings(
         name=name,
@@ -109,7 +140,8 @@ async def running(world: World, name: str, **changes: object) -> AsyncIterator[a
     stop = asyncio.Event()
     async with NatsBus(world.url) as bus:
         task = asyncio.create_task(
-            processor.run(settings, world.logs, bus, stop, health=Health(), registry=CollectorRegistry()), name=name
+            processor.run(settings, logs or world.logs, bus, stop, health=Health(), registry=CollectorRegistry()),
+            name=name,
         )
         try:
             yield task

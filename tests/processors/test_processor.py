@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.reports import decode_report
+from schemas.status import ProcessorStatus
 from streams import topics
 from streams.child_process import ChildProcess
 from streams.errors import ReadFailed
@@ -21,7 +22,7 @@ from streams.sqlite_log import SqliteLogs
 from streams.status import read_status
 from tests.components.waiting import until
 from tests.processors.histories import allow, namespace, pod
-from tests.processors.live_cluster import World, running
+from tests.processors.live_cluster import HeldLogs, World, running
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
 
@@ -87,6 +88,51 @@ async def test_nothing_is_published_before_every_kind_is_listed(world):
         assert not task.done()
         await world.writer.sync(["Node", "NetworkPolicy", "Service", "EndpointSlice"])
         await world.marked(revision)
+
+
+async def test_an_epoch_that_is_being_listed_neither_opens_nor_closes_what_it_has_not_told_yet(world):
+    revision = await world.begin()
+    async with running(world, "one"):
+        await world.marked(revision)
+        before = await world.published()
+
+        await world.writer.begin()
+        revision = await world.writer.put(pod("client-2", "10.0.0.3", app="client"))
+        await world.writer.sync(["Pod"])
+        await world.marked(revision)
+        known = await world.published()
+        assert before.programs.keys() < known.programs.keys()
+        assert {key: known.programs[key] for key in before.programs} == before.programs
+        assert {key: before.sets[key] <= members for key, members in known.sets.items()} == dict.fromkeys(
+            before.sets, True
+        )
+
+        deny = allow("deny", {"app": "client"}, {"app": "nobody"})
+        await world.marked(await world.writer.put(deny))
+        isolated = [item.name for item in (await world.published()).programs.values() if item.ingress is not None]
+        assert sorted(isolated) == ["client", "client-2", "web"]
+
+        revision = await world.writer.delete(allow("web", {"app": "web"}, {"app": "client"}))  # as its list's end says
+        await world.writer.sync()
+        await world.marked(revision)
+        assert await world.published() == await world.desired()
+
+
+async def test_the_lag_is_the_distance_to_the_end_of_the_log(world):
+    revision = await world.begin()
+    kept_waiting = HeldLogs(world.logs)
+    async with running(world, "one", logs=kept_waiting):
+        await world.marked(revision)
+        kept_waiting.goes_on.clear()
+        await world.writer.put(*(pod(f"p{number}", f"10.0.1.{number}", app="client") for number in range(1, 8)))
+
+        async def lag_is(records: int) -> bool:
+            (heard,) = (await read_status(world.bus, world.cluster)).values()
+            return isinstance(heard.status, ProcessorStatus) and heard.status.lag == records
+
+        await until("the lag to be told", lambda: lag_is(7), ignoring=(ReadFailed,))
+        kept_waiting.goes_on.set()
+        await until("the lag to be over", lambda: lag_is(0), ignoring=(ReadFailed,))
 
 
 async def test_a_standby_takes_over_when_the_owner_is_killed_and_publishes_only_what_differs(world):

@@ -6,7 +6,7 @@ to restrict is unknown. Source: field comments of ``NetworkPolicyPeer``, ``IPBlo
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import msgspec
@@ -34,7 +34,7 @@ class BlockPeer(msgspec.Struct, frozen=True):
     """Addresses by block, Pods' addresses included."""
 
     definition: str
-    """Canonical: equal for blocks with the same cidr and exceptions."""
+    """Canonical: equal for blocks with the same cidr and exceptions; of several blocks, separated by commas."""
     members: frozenset[bytes]
     """As in a *blocks* set."""
 
@@ -128,6 +128,24 @@ def read_block(value: object, where: str) -> BlockPeer | None:
         definition="|".join(map(str, (network, *inside))),
         members=frozenset((sets.block(network), *(sets.block(item, exception=True) for item in inside))),
     )
+
+
+def joined(peers: Iterable[Peer]) -> list[Peer]:
+    """*peers* with all blocks that have no exceptions as one; those that overlap or touch are joined.
+
+    Lists of thousands of blocks are common, and the kernel tries the sets of a rule one after the other. Exceptions
+    hold for a whole set, so a block that has some stays by itself.
+    """
+    found: list[Peer] = []
+    plain: list[Network] = []
+    for peer in peers:
+        if isinstance(peer, BlockPeer) and len(peer.members) == 1:
+            plain.append(ipaddress.ip_network(peer.definition))
+        else:
+            found.append(peer)
+    if networks := _joined(plain):
+        found.append(BlockPeer(",".join(map(str, networks)), frozenset(map(sets.block, networks))))
+    return found
 
 
 def _joined(networks: list[Network]) -> list[Network]:

@@ -11,7 +11,7 @@ import msgspec
 
 from processors.core.segmentation.address_sets import AddressSet, FixedSet, Ledger
 from processors.core.segmentation.members import Cohort, Selection
-from processors.core.segmentation.peers import BlockPeer, Peer, PodPeer, PortMatch
+from processors.core.segmentation.peers import BlockPeer, Peer, PodPeer, PortMatch, joined
 from processors.core.segmentation.policies import RuleSpec
 from processors.core.segmentation.population import Population
 from processors.core.segmentation.selectors import EVERYTHING
@@ -82,7 +82,7 @@ class Side:
             peers.population.release(selection)
 
     def _ingress(self, spec: RuleSpec, peers: "Peers") -> Iterator[Part]:
-        sets = None if spec.peers is None else tuple(self._set(peer, peers) for peer in spec.peers)
+        sets = self._sets(spec, peers)
         if sets == ():
             return
         numeric, names = _sorted_ports(spec.ports)
@@ -90,7 +90,7 @@ class Side:
 
     def _egress(self, spec: RuleSpec, peers: "Peers") -> Iterator[Part]:
         numeric, names = _sorted_ports(spec.ports)
-        sets = None if spec.peers is None else tuple(self._set(peer, peers) for peer in spec.peers)
+        sets = self._sets(spec, peers)
         if numeric != () and sets != ():
             yield Part(spec.index, sets, numeric)
         if names:
@@ -99,6 +99,9 @@ class Side:
             tuples = tuple(peers.population.set_of(selection, name) for selection in selections for name in names)
             if tuples:
                 yield Part(spec.index, tuples, None)
+
+    def _sets(self, spec: RuleSpec, peers: "Peers") -> tuple[AddressSet, ...] | None:
+        return None if spec.peers is None else tuple(self._set(peer, peers) for peer in joined(spec.peers))
 
     def _set(self, peer: Peer, peers: "Peers") -> AddressSet:
         if isinstance(peer, BlockPeer):
