@@ -8,6 +8,7 @@ The source is observed from its beginning in every epoch: the fold says what is 
 """
 
 import asyncio
+import gc
 import os
 import socket
 import time
@@ -136,6 +137,7 @@ class Kubelink:
         """Why there is no writer, or why there is a new one: reason by subject."""
         self._hindered = False
         """It could not take over if it were its turn."""
+        self._frozen = False
         self._told: dict[str, str] = {}
         self._logger = structlog.get_logger().bind(cluster=cluster, component="kubelink")
         self._settled = asyncio.Event()
@@ -288,6 +290,10 @@ class Kubelink:
             observations = [item for item in batch if not isinstance(item, (_Look, _Ended))]
             if observations:
                 await writer.write(observations)
+                if not self._frozen and writer.complete:
+                    self._frozen = True
+                    gc.collect()
+                    gc.freeze()  # what the first lists built stays: looking through it again would find nothing
             if len(observations) < len(batch):
                 if any(isinstance(item, _Ended) for item in batch):
                     self.source_ended.set()
