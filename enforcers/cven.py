@@ -222,6 +222,8 @@ class Cven:
                 async with asyncio.timeout(ROUND_SECONDS):
                     with self._metrics.patch_seconds.time():
                         wrote = await pod.realize(self._program_of(uid, pod), sets)
+            except TimeoutError:
+                self._fail(uid, pod, TimeoutError(f"not programmed within {ROUND_SECONDS:g} s"))
             except TROUBLE as error:
                 self._fail(uid, pod, error)
             else:

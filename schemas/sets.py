@@ -102,16 +102,15 @@ def contains(kind: SetKind, members: Collection[bytes], address: bytes, protocol
         return address in members
     if kind is SetKind.TUPLES:
         return endpoint(address, protocol, port) in members
-    number, bits = int.from_bytes(address, "big"), 8 * len(address)
-    longest, found = -1, False
-    for member in members:  # a block and its exceptions: a handful
-        prefix = member[-2]
-        if len(member) - 2 != len(address) or prefix <= longest:
-            continue
-        shift = bits - prefix
-        if number >> shift == int.from_bytes(member[:-2], "big") >> shift:
-            longest, found = prefix, not member[-1]
-    return found
+    # The longest prefix decides. Asked by length: a set may hold thousands of blocks, and there are few lengths.
+    number, size = int.from_bytes(address, "big"), len(address)
+    for suffix in range(8 * size + 1):
+        block = ((number >> suffix) << suffix).to_bytes(size, "big") + bytes((8 * size - suffix,))
+        if block + b"\1" in members:
+            return False
+        if block + b"\0" in members:
+            return True
+    return False
 
 
 def pack_members(members: Iterable[bytes], family: int) -> bytes:

@@ -1,0 +1,33 @@
+"""Address sets answer as the kernel's would."""
+
+import ipaddress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.sets import SetKind, block, contains
+
+NETWORKS = st.builds(
+    lambda number, prefix: ipaddress.IPv4Network((number << 24, prefix), strict=False),
+    st.integers(0, 3),
+    st.integers(0, 10) | st.just(32),
+) | st.builds(
+    lambda number, prefix: ipaddress.IPv6Network((number << 120, prefix), strict=False),
+    st.integers(0, 3),
+    st.integers(0, 10) | st.just(128),
+)
+ADDRESSES = st.builds(lambda number: ipaddress.IPv4Address(number << 24), st.integers(0, 4)) | st.builds(
+    lambda number: ipaddress.IPv6Address(number << 120), st.integers(0, 4)
+)
+
+
+@given(st.dictionaries(NETWORKS, st.booleans(), max_size=6), ADDRESSES)
+def test_the_narrowest_block_around_an_address_decides_and_an_exception_says_no(
+    blocks: dict[ipaddress.IPv4Network | ipaddress.IPv6Network, bool],
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    around = [network for network in blocks if address in network]
+    narrowest = max(around, key=lambda network: network.prefixlen, default=None)
+    members = frozenset(block(network, exception=exception) for network, exception in blocks.items())
+    expected = narrowest is not None and not blocks[narrowest]
+    assert contains(SetKind.BLOCKS, members, address.packed, 6, 80) is expected
