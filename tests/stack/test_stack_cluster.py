@@ -26,7 +26,9 @@ POLICY = {"metadata": {"name": "deny"}, "spec": {"podSelector": {}, "policyTypes
 @pytest.fixture
 async def server(engine: DockerEngine, control_plane_binaries: Path, tmp_path: Path) -> AsyncIterator[ControlPlane]:
     """An API server where the stack's containers can reach it: on the engine's bridge."""
-    async with ControlPlane(tmp_path, control_plane_binaries, address=BRIDGE_ADDRESS, namespace=NAMESPACE) as server:
+    place = {"address": BRIDGE_ADDRESS, "namespace": NAMESPACE}
+    flags = ["--disable-admission-plugins=ServiceAccount"]  # no controller makes accounts here
+    async with ControlPlane(tmp_path, control_plane_binaries, **place, flags=flags) as server:
         yield server
 
 
