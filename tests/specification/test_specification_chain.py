@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compose.checking.files import read_cases
-from tests.compose.checking.suites import check, summary
+from tests.compose.checking.playing_cases import check, summary
 
 FILES = sorted(Path(__file__).parent.glob("*.yaml"))
 

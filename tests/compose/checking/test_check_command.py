@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.compose.checking.suites import case, check, summary
+from tests.compose.checking.playing_cases import case, check, summary
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.compose.checking.suites import check, suite, summary
+from tests.components.conformance import conformance_file
+from tests.compose.checking.playing_cases import check, summary
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.conformance, pytest.mark.nats, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize(
@@ -20,4 +21,4 @@ pytestmark = [pytest.mark.nats, pytest.mark.timeout(300)]
     ],
 )
 def test_the_programs_on_the_nodes_agree_in_every_cell(name: str, expected: str) -> None:
-    assert summary(check(suite(name))) == expected
+    assert summary(check(conformance_file(name))) == expected

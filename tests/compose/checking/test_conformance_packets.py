@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.compose.checking.suites import check, suite, summary
+from tests.components.conformance import conformance_file
+from tests.compose.checking.playing_cases import check, summary
 
-pytestmark = [pytest.mark.netns, pytest.mark.nats, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.conformance, pytest.mark.netns, pytest.mark.nats, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(
@@ -16,5 +17,5 @@ pytestmark = [pytest.mark.netns, pytest.mark.nats, pytest.mark.timeout(900)]
     ],
 )
 def test_packets_agree_in_every_cell(name: str, only: str, expected: str) -> None:
-    done = check(suite(name), "--engine", "packets", "--only", only, within_seconds=800)
+    done = check(conformance_file(name), "--engine", "packets", "--only", only, within_seconds=800)
     assert summary(done) == expected

@@ -1,22 +1,9 @@
-"""The third-party suites, where a checkout has them beside it; and the command that plays them."""
+"""The command that plays cases, and a small case to play."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-
-from tests.components.presence import require
-
-FOLDER = Path(os.environ.get("EASTWEST_CONFORMANCE") or Path(__file__).parents[4] / "shared" / "conformance")
-"""Beside the checkout, unless named otherwise."""
-
-
-def suite(name: str) -> Path:
-    """The file of a suite; skips where it is not there."""
-    path = FOLDER / name
-    require(path.exists(), f"the third-party suites are not in {FOLDER}", "name their folder by EASTWEST_CONFORMANCE")
-    return path
 
 
 def check(*arguments: str | Path, within_seconds: float = 600) -> subprocess.CompletedProcess[str]:
