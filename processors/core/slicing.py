@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from processors.core.reading import Reader, Record
+from processors.core.segmentation.policies import read_spec
 from schemas.events import EPOCH, SYNC
+from schemas.objects import NetworkPolicy
 
 R = TypeVar("R", bound=Record)
 
@@ -12,13 +14,15 @@ R = TypeVar("R", bound=Record)
 class StateAt(Generic[R]):
     """Feed it a log from the beginning; `records` then says what a fold of all that would know, and no more.
 
-    These are, with their own offsets: per object the newest record that counts; one that cannot be read, where it is
-    the newest of its key; the epoch; and which kinds were listed in it.
+    These are, with their own offsets: per object the newest record that counts; the version of a policy that stands,
+    where the newest one's selector cannot be read; a record that cannot be read, where it is the newest of its key;
+    the epoch; and which kinds were listed in it.
     """
 
     def __init__(self) -> None:
         self._reader = Reader()
         self._state: dict[str, R] = {}
+        self._standing: dict[str, R] = {}
         self._unreadable: dict[str, R] = {}
         self._control: dict[str, R] = {}
 
@@ -33,8 +37,14 @@ class StateAt(Generic[R]):
                 self._unreadable.pop(fact.key, None)
                 if fact.object is None:
                     self._state.pop(fact.key, None)
+                    self._standing.pop(fact.key, None)
                 else:
                     self._state[fact.key] = record
+                    if (
+                        isinstance(fact.object, NetworkPolicy)
+                        and read_spec(bytes(fact.object.spec)).subject is not None
+                    ):
+                        self._standing[fact.key] = record
             kind = record.key.partition("/")[0]
             if kind == EPOCH and self._reader.epoch == record.offset:
                 self._control = {record.key: record}
@@ -43,5 +53,6 @@ class StateAt(Generic[R]):
 
     def records(self) -> list[R]:
         """In the order of their offsets."""
-        found = (*self._state.values(), *self._unreadable.values(), *self._control.values())
-        return sorted(found, key=lambda record: record.offset)
+        parts = (self._state, self._standing, self._unreadable, self._control)
+        found = {record.offset: record for part in parts for record in part.values()}
+        return [found[offset] for offset in sorted(found)]

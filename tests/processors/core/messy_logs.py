@@ -44,6 +44,8 @@ POLICY = {
     "spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]},
 }
 
+BAD_SELECTOR = {**POLICY, "spec": {"podSelector": {"matchLabels": 7}, "ingress": []}}
+
 steps = st.lists(
     st.one_of(
         st.tuples(
@@ -53,6 +55,7 @@ steps = st.lists(
         st.tuples(st.just("bury"), st.sampled_from("ab")),
         st.tuples(st.just("poison"), st.sampled_from("ab")),
         st.just(("policy",)),
+        st.just(("bad selector",)),
         st.just(("no policy",)),
         st.just(("epoch",)),
         st.tuples(st.just("sync"), st.sampled_from(KINDS)),
@@ -88,6 +91,8 @@ def written(history: list[tuple[object, ...]]) -> list[Record]:
                 append(f"Pod/shop/{rest[0]}", b"{")
             case "no policy":
                 append("NetworkPolicy/shop/p", None)
+            case "bad selector":
+                append(*event("NetworkPolicy", "p", current, BAD_SELECTOR))
             case "policy":
                 append(*event("NetworkPolicy", "p", current, POLICY))
     return records

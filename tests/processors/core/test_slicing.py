@@ -26,6 +26,17 @@ def test_the_state_at_any_offset_with_what_follows_folds_to_what_the_whole_log_d
     assert folded(sliced) == folded(records)
 
 
+def test_the_version_that_stands_is_in_it_where_the_newest_ones_selector_cannot_be_read():
+    records = written([("put", "a", 1, "u1", False), ("policy",), ("bad selector",), ("bad selector",)])
+    state: StateAt[Record] = StateAt()
+    state.advance(records)
+    assert [record.offset for record in state.records()] == [records[0].offset, 2, 4, records[-1].offset]
+    fold = ClusterFold("test", PolicySettings())
+    fold.advance(state.records())
+    (program,) = fold.policy().programs.values()
+    assert program.ingress is not None
+
+
 def test_what_was_superseded_or_deleted_is_not_in_it():
     records = written([("put", "a", 1, "u1", False), ("put", "a", 2, "u1", False), ("put", "b", 3, "u1", False)])
     records += [Record(100, "Pod/shop/b", None)]
