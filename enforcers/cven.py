@@ -2,7 +2,7 @@
 
     PolicyReader ──▶ NodeState ─┐
     Runtime ───────▶ sandboxes ─┼─▶ dirty Pods ──▶ programming, Pods in parallel ──▶ realized revision ──▶ status
-    addresses ─────▶ node set ──┘        ▲                       │
+    addresses ─────▶ node set ──┘        ▲                       │   (audit of connections, beside the rounds)
                                          └──── retry, later ◀────┘
 
 Receiving marks Pods dirty and costs next to nothing; one task writes, a round at a time, whatever is dirty by then. A
@@ -42,6 +42,8 @@ from streams.lifecycle import first_of
 from streams.telemetry import Health
 
 SECOND_AUDIT_SECONDS: Final = 0.15
+ACKNOWLEDGE_SECONDS: Final = 0.1
+"""At least this long between two acknowledgements: each walks the connection table once per Pod that was tightened."""
 ROUND_SECONDS: Final = 30.0
 """A Pod that takes longer to program is given up for this round."""
 
@@ -91,6 +93,7 @@ class Cven:
         self._dirty: set[str] = set()
         self._failing: dict[str, str] = {}  # uid → why
         self._marks: list[Mark] = []
+        self._written: Batches[Mark] = Batches(limit=1 << 20)  # marks whose round has ended
         self._work = asyncio.Event()
         self._again: Batches[str] = Batches(limit=1 << 20)
         self._kept = kept
@@ -116,6 +119,7 @@ class Cven:
                 tasks.create_task(self._take_policy(updates), name="take in policy"),
                 tasks.create_task(self._take_sandboxes(), name="take in sandboxes"),
                 tasks.create_task(self._take_addresses(), name="take in addresses"),
+                tasks.create_task(self._acknowledge_written(), name="acknowledge"),
                 tasks.create_task(self._audit_again(), name="audit again"),
                 tasks.create_task(self._fall_back(), name="fall back to the disk"),
             ]
@@ -193,10 +197,9 @@ class Cven:
             dirty, self._dirty = self._dirty, set()
             marks, self._marks = self._marks, []
             if not self.passive:
-                sets = self._sets()
-                await self._round(dirty | self._failing.keys(), sets)
+                await self._round(dirty | self._failing.keys(), self._sets())
                 if marks:
-                    await self._acknowledge(marks, sets)
+                    await self._written.put(marks)
             if not self._failing:
                 backoff.reset()
             self.changed.set()
@@ -258,6 +261,15 @@ class Cven:
     def _sets(self) -> Sets:
         return {**self.node.sets, layout.NODE_SET: self._node_addresses}
 
+    async def _acknowledge_written(self) -> None:
+        """Beside the rounds: a connection table takes milliseconds to walk, and no member waits for that."""
+        loop = asyncio.get_running_loop()
+        async for marks in self._written:
+            began = loop.time()
+            await self._acknowledge(marks, self._sets())
+            self.changed.set()
+            await asyncio.sleep(max(0.0, began + ACKNOWLEDGE_SECONDS - loop.time()))
+
     async def _acknowledge(self, marks: list[Mark], sets: Sets) -> None:
         """The state is complete: judge the connections of what changed, then say that the newest mark is realized."""
         due = [uid for uid, pod in self.pods.items() if pod.audit_due]
@@ -292,6 +304,8 @@ class Cven:
                 cuts = await pod.audit(program, sets, lambda: conntrack.translations(self._node_netns))
             except TROUBLE as error:
                 self._fail(uid, pod, error)
+                pod.audit_due = True
+                self._mark_dirty([uid])
             else:
                 self._metrics.cuts.inc(len(cuts))
 
