@@ -14,7 +14,7 @@ from schemas.names import InvalidClusterName, checked_cluster
 from streams import topics
 
 if TYPE_CHECKING:
-    from streams.log import Log
+    from streams.log import ReadableLog
     from streams.nats_bus import NatsBus
 
 
@@ -35,13 +35,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
             cluster = self.cluster or contexts.Context().cluster
             async with KafkaLogs(KafkaSettings(bootstrap=self.kafka, connect_seconds=10.0)) as logs:
-                yield EventLog(cluster, await logs.open(topics.events(cluster)))
+                yield EventLog(cluster, await logs.find(topics.events(cluster)))
         elif self.log:
             from streams.sqlite_log import SqliteLogs
 
             async with SqliteLogs(_existing(self.log)) as embedded:
                 cluster = _only_cluster(self.log, [topic.name for topic in await embedded.topics()], self.cluster)
-                yield EventLog(cluster, await embedded.open(topics.events(cluster)))
+                yield EventLog(cluster, await embedded.find(topics.events(cluster)))
         else:
             raise click.UsageError("where is the event log? name it by --kafka or --log")
 
@@ -58,7 +58,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 class EventLog(NamedTuple):
     cluster: str
-    log: "Log"
+    log: "ReadableLog"
 
 
 def _existing(file: str) -> Path:

@@ -97,6 +97,15 @@ class TopicMismatch(StreamError):
         """Setting → (wanted, found)."""
 
 
+class NoSuchTopic(StreamError):
+    """A topic that was to be read does not exist."""
+
+    def __init__(self, where: str, topic: str) -> None:
+        super().__init__(f"{where} has no topic {topic}")
+        self.where = where
+        self.topic = topic
+
+
 class ServerTooOld(StreamError):
     """A server that lacks something eastwest relies on."""
 

@@ -2,7 +2,7 @@
 
 append ──▶ KafkaProducer ──▶ topic ──▶ KafkaReader ──▶ read (each with a consumer of its own)
                                ▲
-                 ensure_topic ─┘  created with our settings, verified
+                 ensure_topic ─┘  created with our settings, verified; who only reads needs no more than `require_topic`
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from streams.errors import LogUnavailable
 from streams.kafka_border import check_version, stop_consumer, translating
 from streams.kafka_producer import KafkaProducer
 from streams.kafka_reader import KafkaReader
-from streams.kafka_topics import ensure_topic
+from streams.kafka_topics import ensure_topic, require_topic
 from streams.log import Entry, Record, entry_sizes
 from streams.topics import Topic
 
@@ -78,7 +78,12 @@ class KafkaLogs:
             compression=settings.compression,
         )
         await self._open.enter_async_context(producer)
-        return KafkaLog(settings, topic, producer, self._inquiries)
+        return KafkaLog(settings, topic, self._inquiries, producer)
+
+    async def find(self, topic: Topic) -> "ReadableKafkaLog":
+        """See `streams.log.Logs.find`. Also raises `AccessDenied`."""
+        await require_topic(self._settings.bootstrap, topic)
+        return ReadableKafkaLog(self._settings, topic, self._inquiries)
 
     async def _connected(self) -> AIOKafkaConsumer:
         settings = self._settings
@@ -110,30 +115,21 @@ class KafkaLogs:
         return consumer
 
 
-class KafkaLog:
-    """One topic."""
+class ReadableKafkaLog:
+    """One topic, without a producer."""
 
-    def __init__(
-        self, settings: KafkaSettings, topic: Topic, producer: KafkaProducer, inquiries: AIOKafkaConsumer
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, topic: Topic, inquiries: AIOKafkaConsumer) -> None:
         self._settings = settings
         self._topic = topic
-        self._producer = producer
         self._inquiries = inquiries
         self._partition = TopicPartition(topic.name, 0)
 
     def __repr__(self) -> str:
-        return f"KafkaLog({self._topic.name!r}, {self._settings.bootstrap!r})"
+        return f"{type(self).__name__}({self._topic.name!r}, {self._settings.bootstrap!r})"
 
     @property
     def topic(self) -> Topic:
         return self._topic
-
-    async def append(self, entries: Sequence[Entry]) -> list[int]:
-        """See `streams.log.Log.append`."""
-        if not entries:
-            return []
-        return await self._producer.append(entries, entry_sizes(self._topic, entries))
 
     def read(self, start: int, *, follow: bool = False, end: int | None = None) -> AsyncGenerator[list[Record], None]:
         """See `streams.log.Log.read`."""
@@ -152,3 +148,19 @@ class KafkaLog:
         with translating(self._settings.bootstrap):
             found = (await self._inquiries.offsets_for_times({self._partition: timestamp_ms}))[self._partition]
         return await self.end() if found is None else int(found.offset)
+
+
+class KafkaLog(ReadableKafkaLog):
+    """One topic."""
+
+    def __init__(
+        self, settings: KafkaSettings, topic: Topic, inquiries: AIOKafkaConsumer, producer: KafkaProducer
+    ) -> None:
+        super().__init__(settings, topic, inquiries)
+        self._producer = producer
+
+    async def append(self, entries: Sequence[Entry]) -> list[int]:
+        """See `streams.log.Log.append`."""
+        if not entries:
+            return []
+        return await self._producer.append(entries, entry_sizes(self._topic, entries))

@@ -13,7 +13,7 @@ from aiokafka.errors import (
 )
 
 from streams.backoff import Backoff
-from streams.errors import TopicMismatch
+from streams.errors import NoSuchTopic, TopicMismatch
 from streams.kafka_border import translating
 from streams.topics import Topic
 
@@ -58,6 +58,19 @@ async def ensure_topic(bootstrap: str, topic: Topic, *, replication: int) -> Non
     differences = {name: (value, found.get(name, "")) for name, value in wanted.items() if found.get(name) != value}
     if differences:
         raise TopicMismatch(topic.name, differences)
+
+
+async def require_topic(bootstrap: str, topic: Topic) -> None:
+    """Raise `NoSuchTopic` where *topic* does not exist, or may not be seen; `LogUnavailable`, `AccessDenied`."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    with translating(bootstrap):
+        try:
+            await admin.start()
+            existing = await admin.list_topics()
+        finally:
+            await admin.close()
+    if topic.name not in existing:
+        raise NoSuchTopic(bootstrap, topic.name)
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: Topic, replication: int) -> None:

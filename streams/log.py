@@ -46,21 +46,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
 
 
-class Log(Protocol):
-    """One topic."""
+class ReadableLog(Protocol):
+    """One topic, as an auditor has it."""
 
     @property
     def topic(self) -> Topic: ...
-
-    async def append(self, entries: Sequence[Entry]) -> list[int]:
-        """Store *entries* in order and return their offsets, when they are safe. No entries: no write.
-
-        Appends of several tasks are ordered by when they were called.
-
-        Raises `EntryTooLarge` for the first entry above the limit, before anything is written; `LogUnavailable` when
-        nothing was written and trying again may help; `OutcomeUnknown` when it cannot be said what was written.
-        """
-        ...
 
     def read(self, start: int, *, follow: bool = False, end: int | None = None) -> AsyncGenerator[list[Record], None]:
         """Yield the records from offset *start* on in non-empty batches, in order.
@@ -87,6 +77,20 @@ class Log(Protocol):
         ...
 
 
+class Log(ReadableLog, Protocol):
+    """One topic."""
+
+    async def append(self, entries: Sequence[Entry]) -> list[int]:
+        """Store *entries* in order and return their offsets, when they are safe. No entries: no write.
+
+        Appends of several tasks are ordered by when they were called.
+
+        Raises `EntryTooLarge` for the first entry above the limit, before anything is written; `LogUnavailable` when
+        nothing was written and trying again may help; `OutcomeUnknown` when it cannot be said what was written.
+        """
+        ...
+
+
 class Logs(Protocol):
     """A place that holds logs: a Kafka cluster, or a file. Entered as an async context manager."""
 
@@ -94,6 +98,13 @@ class Logs(Protocol):
         """Open the log of *topic*, creating it where it does not exist, and verify its settings.
 
         Raises `TopicMismatch` if it exists with other settings, `LogUnavailable` if the place cannot be reached.
+        """
+        ...
+
+    async def find(self, topic: Topic) -> ReadableLog:
+        """The log of *topic*, to be read only: nothing is created, and no right to write is needed.
+
+        Raises `NoSuchTopic` where it does not exist, `LogUnavailable`.
         """
         ...
 

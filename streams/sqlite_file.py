@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from streams.errors import LogCorrupt, LogUnavailable, NotALog, TopicMismatch
+from streams.errors import LogCorrupt, LogUnavailable, NoSuchTopic, NotALog, TopicMismatch
 from streams.log import Entry, Headers, Record
 from streams.topics import Topic
 
@@ -97,6 +97,14 @@ class LogFile:
         differences = {name: (str(wanted[name]), str(found[name])) for name in wanted if wanted[name] != found[name]}
         if differences:
             raise TopicMismatch(topic.name, differences)
+        return int(row[0])
+
+    def find_topic(self, name: str) -> int:
+        """The id of the topic *name*; raises `NoSuchTopic`."""
+        with self._translating():
+            row = self._connection.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NoSuchTopic(str(self._path), name)
         return int(row[0])
 
     def topics(self) -> list[Topic]:

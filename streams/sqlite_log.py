@@ -79,6 +79,10 @@ class SqliteLogs:
         """The log of *topic*, created where it does not exist; raises `TopicMismatch`."""
         return SqliteLog(self, topic, await self.write(lambda file: file.open_topic(topic)))
 
+    async def find(self, topic: Topic) -> "SqliteLog":
+        """See `streams.log.Logs.find`."""
+        return SqliteLog(self, topic, await self.consult(lambda file: file.find_topic(topic.name)))
+
     async def topics(self) -> list[Topic]:
         """The topics in the file, by name."""
         return await self.consult(LogFile.topics)

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from streams.log import Log
+from streams.log import ReadableLog
 
 _AGO: Final = re.compile(r"(\d+)\s*([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -34,14 +34,14 @@ class When(click.ParamType[int]):
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-async def first_offset(log: Log, revision: int | None, since_ms: int | None) -> int:
+async def first_offset(log: ReadableLog, revision: int | None, since_ms: int | None) -> int:
     """Where to begin: at *revision*, or with the first record appended at or after *since_ms*, else at the start."""
     if revision is not None:
         return revision
     return await log.start() if since_ms is None else await log.offset_at(since_ms)
 
 
-async def end_offset(log: Log, revision: int | None, until_ms: int | None) -> int | None:
+async def end_offset(log: ReadableLog, revision: int | None, until_ms: int | None) -> int | None:
     """Where to end, exclusive: after *revision*, or before what was appended after *until_ms*; ``None``: nowhere."""
     if revision is not None:
         return revision + 1

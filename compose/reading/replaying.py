@@ -17,7 +17,7 @@ from compose.targets import Target
 from processors.core.cluster_fold import ClusterFold
 from processors.settings import ProcessorSettings
 from schemas.reports import AnyReport, ContainerWorkload, Profile, Summary, VirtualService, Workload
-from streams.log import Log
+from streams.log import ReadableLog
 
 EXAMPLES: Final = """\b
 Examples:
@@ -56,7 +56,7 @@ async def _replay(target: Target, settings: ProcessorSettings, output: str, at: 
         click.echo("\n".join(_tables(fold, reports)))
 
 
-async def fold_up_to(fold: ClusterFold, log: Log, end: int | None) -> None:
+async def fold_up_to(fold: ClusterFold, log: ReadableLog, end: int | None) -> None:
     """Fold *log* from its beginning to offset *end* (exclusive), or to its end."""
     async with aclosing(log.read(0, end=end)) as batches:
         async for batch in batches:

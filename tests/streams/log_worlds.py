@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from streams.kafka_log import KafkaLogs, KafkaSettings
 from streams.kafka_topics import topic_settings
-from streams.log import Entry, Log, Record
+from streams.log import Entry, Log, ReadableLog, Record
 from streams.sqlite_log import SqliteLogs, wall_clock_ms
 from streams.topics import Topic
 from tests.components.kafka.kafka_broker import KafkaBroker
@@ -32,7 +32,7 @@ def numbers(records: list[Record]) -> list[int]:
     return [int(record.value or b"-1") for record in records]
 
 
-async def everything(log: Log, start: int = 0, end: int | None = None) -> list[Record]:
+async def everything(log: ReadableLog, start: int = 0, end: int | None = None) -> list[Record]:
     """All records from *start* to the end as it is now."""
     return [record async for batch in log.read(start, end=end) for record in batch]
 
@@ -41,6 +41,8 @@ class World(Protocol):
     """A kind of log that tests can open, open again, and compact."""
 
     async def open(self, topic: Topic) -> Log: ...
+
+    async def find(self, topic: Topic) -> ReadableLog: ...
 
     async def compacting(self, topic: Topic) -> Log:
         """Open *topic* so that `compact` works soon."""
@@ -58,6 +60,9 @@ class SqliteWorld:
         """Each time by a connection of its own, as another process would have."""
         return await (await self._stack.enter_async_context(SqliteLogs(self.path))).open(topic)
 
+    async def find(self, topic: Topic) -> ReadableLog:
+        return await (await self._stack.enter_async_context(SqliteLogs(self.path))).find(topic)
+
     async def compacting(self, topic: Topic) -> Log:
         return await self.open(topic)
 
@@ -74,6 +79,10 @@ class KafkaWorld:
     async def open(self, topic: Topic, **settings: float) -> Log:
         logs = KafkaLogs(KafkaSettings(bootstrap=self.broker.bootstrap, **settings))  # type: ignore[arg-type]
         return await (await self._stack.enter_async_context(logs)).open(topic)
+
+    async def find(self, topic: Topic) -> ReadableLog:
+        logs = KafkaLogs(KafkaSettings(bootstrap=self.broker.bootstrap))
+        return await (await self._stack.enter_async_context(logs)).find(topic)
 
     async def compacting(self, topic: Topic) -> Log:
         quickly = {"segment.ms": "100", "min.cleanable.dirty.ratio": "0.01", "delete.retention.ms": "0"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import EntryTooLarge, OffsetOutOfRange, TopicMismatch
+from streams.errors import EntryTooLarge, NoSuchTopic, OffsetOutOfRange, TopicMismatch
 from streams.log import Entry, Log, Record, entry_size
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.streams.log_worlds import (
@@ -55,6 +55,26 @@ async def test_an_append_returns_the_offsets_at_which_its_entries_are_read_in_or
     assert numbers(records) == [0, 1, 2, 3, 4]
     assert await log.start() == offsets[0] == 0
     assert await log.end() == offsets[-1] + 1
+
+
+async def test_a_log_that_is_only_read_is_not_created(world: World) -> None:
+    topic = fresh_topic()
+    with pytest.raises(NoSuchTopic, match=topic.name):
+        await world.find(topic)
+    with pytest.raises(NoSuchTopic):  # also not by having been asked for
+        await world.find(topic)
+
+
+async def test_who_only_reads_sees_what_the_writer_sees(world: World) -> None:
+    topic = fresh_topic()
+    log = await world.open(topic)
+    await log.append(numbered(3))
+
+    found = await world.find(topic)
+
+    assert await everything(found) == await everything(log)
+    assert (await found.start(), await found.end()) == (await log.start(), await log.end())
+    assert await found.offset_at(0) == 0
 
 
 async def test_an_empty_append_writes_nothing(world: World) -> None:
