@@ -81,3 +81,10 @@ async def until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event, *,
         task = tasks.create_task(work, name=name)
         await first_of(task, stop)
         task.cancel()
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """What went wrong, without the groups that task groups put around it."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [error]

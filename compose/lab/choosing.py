@@ -12,6 +12,7 @@ from compose.lab.cluster.manifests import InvalidManifest
 from compose.lab.namespaces import CommandFailed, NoNamespace
 from compose.lab.plan import Plan
 from compose.lab.wires.checking import NotClosed, NotReady
+from streams.lifecycle import leaves
 
 EXPLAINED: Final = (
     NotCapable,
@@ -67,7 +68,11 @@ def explained() -> Iterator[None]:
     """Errors that the user can do something about, as one message."""
     try:
         yield
-    except EXPLAINED as error:
-        raise click.ClickException(str(error)) from error
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    except (ExceptionGroup, ValueError, *EXPLAINED) as error:
+        causes = leaves(error)
+        message = "; ".join(dict.fromkeys(map(str, causes)))
+        if all(isinstance(cause, EXPLAINED) for cause in causes):
+            raise click.ClickException(message) from error
+        if all(isinstance(cause, (ValueError, *EXPLAINED)) for cause in causes):
+            raise click.UsageError(message) from error
+        raise

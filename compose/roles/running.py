@@ -7,6 +7,7 @@ import click
 
 from producers.errors import ProducerError
 from streams.errors import StreamError
+from streams.lifecycle import leaves
 
 MENDABLE: Final = (StreamError, ProducerError, OSError)
 """Errors whose message says what, where and why."""
@@ -17,13 +18,7 @@ def run_service(runner: Callable[[Coroutine[Any, Any, None]], None], work: Corou
     try:
         runner(work)
     except Exception as error:
-        causes = list(_leaves(error))
+        causes = leaves(error)
         if not all(isinstance(cause, MENDABLE) for cause in causes):
             raise
         raise click.ClickException("; ".join(dict.fromkeys(map(str, causes)))) from None
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for each in error.exceptions for leaf in _leaves(each)]
-    return [error]

@@ -178,6 +178,14 @@ def test_a_manifest_that_cannot_be_read_is_named(terminal: Terminal) -> None:
     done = terminal.run("lab", "up", "-f", "bad.yaml")
     assert done.returncode == 1
     assert "bad.yaml, document 2: Pod default/q: Expected `array | null`, got `int`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_none_is_a_mistake_of_usage(terminal: Terminal) -> None:
+    done = terminal.run("lab", "up", "-f", "shop.yaml", "--external", "nowhere")
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [[], ["up"], ["probe"], ["exec"], ["down"], ["list"]])
