@@ -14,7 +14,7 @@ from streams.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Logs
 from streams.nats_bus import NatsBus
 from streams.settings import Settings
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite_log import CLEAN_SECONDS, SqliteLogs
 
 LOG_FILE: Final = "log.db"
 """The embedded log, in the folder of whoever writes it."""
@@ -39,7 +39,7 @@ async def logs_of(settings: Settings) -> AsyncGenerator[Logs]:
         if not settings.kafka:
             folder = data_folder(settings)
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-            yield await stack.enter_async_context(SqliteLogs(folder / LOG_FILE))
+            yield await stack.enter_async_context(SqliteLogs(folder / LOG_FILE, clean_every_seconds=CLEAN_SECONDS))
             return
         backoff = Backoff()
         while True:

@@ -211,32 +211,34 @@ class LogFile:
             ).fetchone()
         return end if row[0] is None else int(row[0])
 
-    def clean(self, identity: int, topic: Topic, now_ms: int) -> int:
-        """Remove what *topic*'s settings let go at *now_ms*; return how many records went. Offsets never change.
+    def expired(self, identity: int, topic: Topic, now_ms: int) -> list[int]:
+        """The offsets that *topic*'s settings let go at *now_ms*. Offsets never change.
 
         Compacted: of the records older than the lag, all but the newest per key, and that too if it is a tombstone.
         The newest *among the old ones* stays even where a younger one supersedes it: whoever goes back as far as the
         lag finds a complete state there. Kafka's cleaner keeps the same.
         """
+        compacts = topic.cleanup == "compact"
+        if not compacts and topic.retention_ms < 0:
+            return []
+        young = self.offset_at(identity, now_ms - (topic.min_compaction_lag_ms if compacts else topic.retention_ms))
+        old = f"FROM records_{identity} WHERE offset < :young"
+        if compacts:
+            newest = f"SELECT max(offset) {old} GROUP BY key"
+            old += f" AND (value IS NULL OR offset NOT IN ({newest}))"
+        with self._translating():
+            return [row[0] for row in self._connection.execute(f"SELECT offset {old}", {"young": young})]
+
+    def remove(self, identity: int, topic: Topic, offsets: Sequence[int]) -> None:
+        """Let the records at *offsets* go."""
+        records = f"records_{identity}"
         with self._transaction() as connection:
-            records = f"records_{identity}"
-            if topic.cleanup == "compact":
-                cutoff = now_ms - topic.min_compaction_lag_ms
-                return connection.execute(
-                    f"DELETE FROM {records} WHERE timestamp < :cutoff AND (value IS NULL OR offset NOT IN "
-                    f"(SELECT max(offset) FROM {records} WHERE timestamp < :cutoff GROUP BY key))",
-                    {"cutoff": cutoff},
-                ).rowcount
-            if topic.retention_ms < 0:
-                return 0
-            removed = connection.execute(
-                f"DELETE FROM {records} WHERE timestamp < ?", (now_ms - topic.retention_ms,)
-            ).rowcount
-            oldest = f"SELECT min(offset) FROM {records}"
-            connection.execute(
-                f"UPDATE topics SET first_offset = coalesce(({oldest}), next_offset) WHERE id = ?", (identity,)
-            )
-            return removed
+            connection.executemany(f"DELETE FROM {records} WHERE offset = ?", [(offset,) for offset in offsets])
+            if topic.cleanup == "delete":
+                oldest = f"SELECT min(offset) FROM {records}"
+                connection.execute(
+                    f"UPDATE topics SET first_offset = coalesce(({oldest}), next_offset) WHERE id = ?", (identity,)
+                )
 
     def _prepare(self) -> None:
         """Recognize the file before changing anything in it; make a new one a log."""

@@ -13,20 +13,27 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from streams.errors import OffsetOutOfRange
+import structlog
+
+from streams.errors import LogUnavailable, OffsetOutOfRange
 from streams.log import Entry, Record, entry_sizes
 from streams.sqlite_file import LogFile
 from streams.topics import Topic
 
+CLEAN_SECONDS: Final = 3600.0
+CLEAN_RECORDS: Final = 2000
+"""Removed at once; appends wait for so many (about 10 ms)."""
 POLL_SECONDS: Final = 0.05
 """How late a follower may see what another process has written."""
-
-
 _T = TypeVar("_T")
+
+_log = structlog.get_logger("streams.sqlite_log")
 
 
 def wall_clock_ms() -> int:
@@ -37,8 +44,13 @@ def wall_clock_ms() -> int:
 class SqliteLogs:
     """The logs in one file. Several processes may have it open; each commit is seen whole or not at all."""
 
-    def __init__(self, path: Path, *, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(
+        self, path: Path, *, clean_every_seconds: float | None = None, clock_ms: Callable[[], int] = wall_clock_ms
+    ) -> None:
+        """*clean_every_seconds* is for those at whose place the log is kept; a reader of a file leaves it as it is."""
         self._path = path
+        self._clean_every = clean_every_seconds
+        self._cleaning: asyncio.Task[None] | None = None
         self._clock_ms = clock_ms
         self._writer: ThreadPoolExecutor
         self._reader: ThreadPoolExecutor
@@ -67,13 +79,20 @@ class SqliteLogs:
             self._writer.shutdown()
             self._reader.shutdown()
             raise
+        if self._clean_every is not None:
+            self._cleaning = asyncio.create_task(self._keep_clean(self._clean_every), name="cleaning the log")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish what was appended, then close."""
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+            await asyncio.wait((self._cleaning,))
         await asyncio.to_thread(self._close)
+        if self._cleaning is not None and not self._cleaning.cancelled():
+            self._cleaning.result()  # it never ends by itself but for a mistake in it
 
     async def open(self, topic: Topic) -> "SqliteLog":
         """The log of *topic*, created where it does not exist; raises `TopicMismatch`."""
@@ -108,6 +127,25 @@ class SqliteLogs:
     async def consult(self, question: Callable[[LogFile], _T]) -> _T:
         """Run *question* in the reader's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, question, self._reading)
+
+    async def aside(self, question: Callable[[LogFile], _T]) -> _T:
+        """Run *question* in a thread and over a connection of its own: it may take long."""
+
+        def ask() -> _T:
+            with closing(LogFile(self._path)) as file:
+                return question(file)
+
+        return await asyncio.to_thread(ask)
+
+    async def _keep_clean(self, seconds: float) -> None:
+        while True:
+            try:
+                for topic in await self.topics():
+                    if removed := await (await self.open(topic)).clean(self._clock_ms()):
+                        _log.info("cleaned", topic=topic.name, removed=removed)
+            except LogUnavailable as error:  # another process holds the file, or the disk is full: next time
+                _log.warning("the log could not be cleaned", reason=str(error))
+            await asyncio.sleep(seconds)
 
     def changed(self, identity: int) -> asyncio.Event:
         """Set by the next commit of this process to the topic. Ask before reading, wait after."""
@@ -191,8 +229,15 @@ class SqliteLog:
         return await self._home.consult(lambda file: file.offset_at(self._identity, timestamp_ms))
 
     async def clean(self, now_ms: int) -> int:
-        """Remove what the topic's settings let go at *now_ms*; return how many records went."""
-        return await self._home.write(lambda file: file.clean(self._identity, self._topic, now_ms))
+        """Remove what the topic's settings let go at *now_ms*; return how many records went.
+
+        Looking for them takes long in a large file, and holds up nobody; removing them takes turns with appends.
+        """
+        expired = await self._home.aside(lambda file: file.expired(self._identity, self._topic, now_ms))
+        for first in range(0, len(expired), CLEAN_RECORDS):
+            some = expired[first : first + CLEAN_RECORDS]
+            await self._home.write(partial(LogFile.remove, identity=self._identity, topic=self._topic, offsets=some))
+        return len(expired)
 
     async def load(self, records: Sequence[Record], next_offset: int) -> None:
         """Write *records* with their own offsets and timestamps, behind what is there: how an export is written.

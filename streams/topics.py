@@ -38,7 +38,7 @@ def events(cluster: str) -> Topic:
 
 
 def status(cluster: str) -> Topic:
-    """Realized revisions and tamper events, for audit."""
+    """What enforcers confirmed (`schemas.status.Enforcement`), for audit: realized revisions, exceptions, tampering."""
     return Topic(name=names.status_topic(cluster), cleanup="delete", retention_ms=30 * DAY_MS)
 
 

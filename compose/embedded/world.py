@@ -23,7 +23,7 @@ from streams import topics
 from streams.log import Log
 from streams.nats_bus import NatsBus
 from streams.nats_child import NatsChild
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite_log import CLEAN_SECONDS, SqliteLogs
 from streams.telemetry import Health
 
 
@@ -54,7 +54,7 @@ async def embedded(
     """
     health, registry, stop = Health(), CollectorRegistry(), asyncio.Event()
     async with AsyncExitStack() as stack:
-        logs = await stack.enter_async_context(SqliteLogs(folder / LOG_FILE))
+        logs = await stack.enter_async_context(SqliteLogs(folder / LOG_FILE, clean_every_seconds=CLEAN_SECONDS))
         log = await logs.open(topics.events(settings.cluster))
         nats = await stack.enter_async_context(NatsChild(folder / "nats"))
         bus = await stack.enter_async_context(NatsBus(nats.url, name="eastwest"))

@@ -147,6 +147,24 @@ async def test_cleaning_keeps_what_is_young_and_the_state_at_the_edge_of_youth(t
         assert await log.start() == 0
 
 
+async def test_a_log_is_kept_clean_by_whoever_keeps_it_and_left_alone_by_whoever_reads_it(tmp_path: Path) -> None:
+    topic = fresh_topic()
+    async with SqliteLogs(tmp_path / "log.db") as logs:
+        log = await logs.open(topic)
+        await log.append(numbered(30_000, keys=10))
+        async with SqliteLogs(tmp_path / "log.db", clean_every_seconds=0.05):
+
+            async def cleaned() -> bool:
+                return len(await everything(log)) <= 10
+
+            appended = [offset for _ in range(20) for offset in await log.append(numbered(1, start=30_000))]
+            await until("the log to be clean", cleaned)
+        assert appended == list(range(30_000, 30_020))
+        await log.append([Entry("a", b"1"), Entry("a", b"2")])
+    async with SqliteLogs(tmp_path / "log.db") as logs:
+        assert [record.value for record in await everything(await logs.open(topic))][-2:] == [b"1", b"2"]
+
+
 async def test_retention_removes_the_oldest_and_moves_the_start(tmp_path: Path) -> None:
     clock = Clock()
     async with SqliteLogs(tmp_path / "log.db", clock_ms=clock) as logs:
