@@ -166,10 +166,11 @@ class Stack:
         return await self.on_bus(lambda bus: read_status(bus, self.name))
 
     async def cven(self, node: str) -> CvenStatus:
-        """What the running enforcer of *node* says. Raises KeyError while it has said nothing."""
-        status = (await self.statuses())[Component.CVEN, node].status
+        """What the running enforcer of *node* says. Raises LookupError while it has said nothing."""
+        heard = (await self.statuses()).get((Component.CVEN, node))
+        status = heard.status if heard else None
         if not isinstance(status, CvenStatus) or status.heartbeat < self._since[node]:
-            raise KeyError(node)
+            raise LookupError(f"{node} says nothing")
         return status
 
     async def published(self) -> Policy:
@@ -198,6 +199,7 @@ class Stack:
         """Of the newest record, once the log says what the API server says."""
 
         async def up_to_date() -> int:
+            self.ensure_running()
             listed, records = await self.listed(), await self.records()
             logged, epochs = fold(records)
             logged = {key: value for key, value in logged.items() if key.partition("/")[0] in KINDS}
@@ -209,15 +211,17 @@ class Stack:
 
     async def enforced(self) -> int:
         """The newest revision, once every node has realized it for all its Pods."""
-        self.ensure_running()
         wanted = await self.revision()
 
         async def realized() -> bool:
             self.ensure_running()
-            said = [await self.cven(node.name) for node in self.cluster.nodes]
-            return all(each.realized >= wanted and not each.exceptions for each in said)
+            for node in self.cluster.nodes:
+                said = await self.cven(node.name)
+                if said.realized < wanted or said.exceptions:
+                    raise LookupError(f"{node.name} realized {said.realized}, but for {said.exceptions}")
+            return True
 
-        await until(f"revision {wanted} on every node", realized, within_seconds=40, ignoring=(ReadFailed, KeyError))
+        await until(f"revision {wanted} on every node", realized, within_seconds=40, ignoring=(ReadFailed, LookupError))
         return wanted
 
     async def eastwest(self, *arguments: str) -> str:
