@@ -9,7 +9,7 @@ from schemas.reports import encode_report
 from streams.inventory_bucket import InventoryWriter
 from streams.nats_bus import NatsBus
 
-DESCRIBE_AT_ONCE: Final = 250
+DESCRIBE_AT_ONCE: Final = 50
 """Objects described in one go; between two such the loop attends to others."""
 SHARE: Final = 0.25
 """Part of the time that describing may take: the larger the cluster, the longer the pauses."""
