@@ -1,5 +1,6 @@
 """What programs and address sets say of a case's connections: the engine *interpreter*."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -11,6 +12,9 @@ from schemas.verdict import Flow, Judgement, Reason
 
 SERVICE: Final = "service:"
 """Before a destination that is a Service: its first ClusterIP."""
+
+
+_pack = functools.lru_cache(maxsize=1 << 14)(addresses.pack)  # a case asks about the same few addresses ever again
 
 
 class Unknown(ValueError):
@@ -72,7 +76,7 @@ class Judge:
             for port in item.get("ports", ()):
                 if port.get("name", "") in wanted:
                     for endpoint in item.get("endpoints", ()):
-                        yield addresses.pack(endpoint["addresses"][0]), port["port"]
+                        yield _pack(endpoint["addresses"][0]), port["port"]
 
     def _owner(self, address: bytes) -> Object | None:
         """The Pod that answers at *address*."""
@@ -83,18 +87,19 @@ class Judge:
         return None
 
     def _address(self, name: str, cell: Cell, family: int | None = None) -> bytes:
-        """The address that *name* stands for; of a Pod the first one, or the first of *family*."""
-        try:
-            return addresses.pack(name)
-        except ValueError:
-            pass
+        """The address that *name* stands for; of a Pod the first one, or the first of *family*.
+
+        Raises `Unknown`, and `ValueError` for what is neither a name nor an address.
+        """
+        if "/" not in name:
+            return _pack(name)
         if name.startswith(SERVICE):
             namespace, _, service = name.removeprefix(SERVICE).partition("/")
             found = self._objects.get(names.key("Service", namespace, service))
             spec = found["spec"] if found else {}
             texts = spec.get("clusterIPs") or [spec.get("clusterIP", "")]
             if texts[0] not in ("", "None"):
-                return addresses.pack(texts[0])
+                return _pack(texts[0])
         pod = self._pod(name)
         for address in _pod_addresses(pod) if pod is not None else ():
             if family is None or addresses.family(address) == family:
@@ -115,10 +120,10 @@ class Judge:
         node = self._objects.get(names.key("Node", "", pod["spec"].get("nodeName", ""))) if pod is not None else None
         if node is None:
             return ()
-        return tuple(addresses.pack(item["address"]) for item in node["status"]["addresses"])
+        return tuple(_pack(item["address"]) for item in node["status"]["addresses"])
 
 
 def _pod_addresses(pod: Object) -> tuple[bytes, ...]:
     status = pod.get("status", {})
     texts = [item["ip"] for item in status.get("podIPs") or ()] or list(filter(None, [status.get("podIP")]))
-    return tuple(map(addresses.pack, texts))
+    return tuple(map(_pack, texts))
