@@ -1,11 +1,17 @@
 """What had to happen to every datagram: each state of the log by the interpreter, and the datagrams against them.
 
 The log is folded one record at a time, so that every state it ever described is judged, not only those between changes.
+
+Each end of a connection is enforced by itself, as soon as its own node knows: while a change is under way the source
+may follow one state and the destination another. So a datagram is surely denied where one end denies it in every state
+that may be in force, and surely allowed where both allow it in all of them. Where every state denies, but not by the
+same end, one may pass in between; such are counted too.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Set
 from itertools import permutations
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -34,6 +40,13 @@ class Pair(NamedTuple):
     port: int
 
 
+class Verdict(NamedTuple):
+    """Whether each end allows."""
+
+    source: bool
+    destination: bool
+
+
 class States:
     """The verdict of every state on every pair, and when each Pod first had a program."""
 
@@ -41,7 +54,7 @@ class States:
         self.first_program: dict[str, int] = {}
         self._revisions: list[int] = []
         self._times: list[float] = []
-        self._changes: dict[Pair, list[tuple[int, bool]]] = {}
+        self._changes: dict[Pair, list[tuple[int, Verdict]]] = {}
         self._pods: dict[str, dict[int, bytes]] = {}
         self._judged: Set[str] = frozenset()
         self.fold = ClusterFold(cluster, ProcessorSettings(cluster=cluster).policy)
@@ -52,13 +65,13 @@ class States:
         """The newest revision that was in the log at that time."""
         return self._revisions[bisect_right(self._times, seconds + CLOCK_SECONDS) - 1]
 
-    def verdicts(self, pair: Pair, first: int, last: int) -> set[bool]:
-        """Every verdict (allowed or not) of the states from revision *first* to *last*; empty where none knows it."""
+    def verdicts(self, pair: Pair, first: int, last: int) -> set[Verdict]:
+        """Every verdict of the states from revision *first* to *last*; empty where the first knows no such pair."""
         changes = self._changes.get(pair, [])
-        start = bisect_right(changes, (first, True)) - 1
+        start = bisect_right(changes, first, key=itemgetter(0)) - 1
         if start < 0:
             return set()
-        return {allowed for revision, allowed in changes[start:] if revision <= last}
+        return {verdict for revision, verdict in changes[start:] if revision <= last}
 
     def _advance(self, record: Record) -> None:
         self._revisions.append(record.offset)
@@ -93,13 +106,13 @@ class States:
             flow = Flow(
                 self._pods[pair.source][pair.version], self._pods[pair.destination][pair.version], UDP, pair.port
             )
-            allowed = (
-                judge_egress(programs.get(pair.source), flow, members).allowed
-                and judge_ingress(programs.get(pair.destination), flow, members).allowed
+            verdict = Verdict(
+                judge_egress(programs.get(pair.source), flow, members).allowed,
+                judge_ingress(programs.get(pair.destination), flow, members).allowed,
             )
             changes = self._changes.setdefault(pair, [])
-            if not changes or changes[-1][1] != allowed:
-                changes.append((revision, allowed))
+            if not changes or changes[-1][1] != verdict:
+                changes.append((revision, verdict))
         self._judged = programs.keys()
 
 
@@ -108,6 +121,8 @@ class Findings(msgspec.Struct):
 
     denied: int = 0
     leaked: list[str] = []
+    between: list[str] = []
+    """Passed, though every state denied them, one by this end and one by that."""
     allowed: int = 0
     lost: list[str] = []
 
@@ -131,13 +146,17 @@ def judge(prober: Prober, states: States) -> Findings:
             continue
         pair = Pair(sent.source, receiver, sent.version, sent.port)
         verdicts = states.verdicts(pair, volley.realized, newest[sent.volley])
+        if not verdicts:
+            continue
         where = f"{pair} in volley {sent.volley}, revisions {volley.realized} to {newest[sent.volley]}"
-        if verdicts == {False}:
+        if not any(one.source for one in verdicts) or not any(one.destination for one in verdicts):
             found.denied += 1
             if number in got:
                 found.leaked.append(where)
-        elif verdicts == {True}:
+        elif all(one.source and one.destination for one in verdicts):
             found.allowed += 1
             if number not in got:
                 found.lost.append(where)
+        elif number in got and not any(one.source and one.destination for one in verdicts):
+            found.between.append(where)
     return found

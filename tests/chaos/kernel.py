@@ -11,9 +11,10 @@ _OF_LINKS = "add ew-node-6 fe80:"
 
 
 def held(plan: Plan) -> dict[str, list[str]]:
-    """By Pod (``namespace/name``): tables and sets, sorted, without counters and what the kernel chooses by itself.
+    """By Pod (``namespace/name``): chains, rules and sets, sorted, without counters and what the kernel chooses by itself.
 
-    A lab's Pods have no rules but ours, so everything is compared.
+    A lab's Pods have no rules but ours, so everything is compared, but for the kernel's own chains: the tool makes them
+    with the first rule and leaves them, empty, after the last.
     """
     return {pod.key: _held(pod.netns) for pod in plan.pods if pod.link}
 
@@ -22,7 +23,7 @@ def _held(netns: str) -> list[str]:
     lines: list[str] = []
     for tool in ("iptables-nft-save", "ip6tables-nft-save"):
         shown = _inside(netns, tool).splitlines()
-        lines += sorted(f"{tool}: {line.split(' [')[0]}" for line in shown if line and not line.startswith("#"))
+        lines += sorted(f"{tool}: {line.split(' [')[0]}" for line in shown if line.startswith(("-A ", ":EW-")))
     shown = _inside(netns, "ipset", "save").splitlines()
     return lines + sorted(f"ipset: {_CHANCE.sub('', line)}" for line in shown if not line.startswith(_OF_LINKS))
 

@@ -122,9 +122,10 @@ async def test_nothing_that_is_killed_makes_a_difference(
         found = judge(run.prober, states)
         with capsys.disabled():
             print(
-                f"revision {newest}, {len(run.disturbed)} disturbances in {played:.0f} s; {len(run.prober.sent)} "
-                f"datagrams: {found.denied} that no state allows, {len(found.leaked)} of these passed; {found.allowed} "
-                f"that every state allows, {len(found.lost)} of these lost"
+                f"revision {newest}, {len(run.disturbed)} kills and pauses, {played:.0f} s; {len(run.prober.sent)} datagrams\n"
+                f"{found.denied} that no state allows, {len(found.leaked)} of these passed\n"
+                f"{found.allowed} that every state allows, {len(found.lost)} of these lost\n"
+                f"{len(found.between)} passed between two states that deny them at different ends"
             )
         assert not found.leaked, f"{len(found.leaked)} datagrams passed that no state allows: {found.leaked[:5]}"
         assert found.denied > 1000
