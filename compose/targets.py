@@ -28,20 +28,23 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     nats: str = ""
 
     @asynccontextmanager
-    async def events(self) -> AsyncGenerator["EventLog"]:
-        """The cluster's name and its event log. Raises `click.UsageError` where it cannot be said which that is."""
+    async def events(self, topic: Callable[[str], topics.Topic] = topics.events) -> AsyncGenerator["EventLog"]:
+        """The cluster's name and its event log, or its log of another *topic*, to be read.
+
+        Raises `click.UsageError` where it cannot be said which that is, `NoSuchTopic`.
+        """
         if self.kafka:
             from streams.kafka_log import KafkaLogs, KafkaSettings
 
             cluster = self.cluster or contexts.Context().cluster
             async with KafkaLogs(KafkaSettings(bootstrap=self.kafka, connect_seconds=10.0)) as logs:
-                yield EventLog(cluster, await logs.find(topics.events(cluster)))
+                yield EventLog(cluster, await logs.find(topic(cluster)))
         elif self.log:
             from streams.sqlite_log import SqliteLogs
 
             async with SqliteLogs(_existing(self.log)) as embedded:
                 cluster = _only_cluster(self.log, [topic.name for topic in await embedded.topics()], self.cluster)
-                yield EventLog(cluster, await embedded.find(topics.events(cluster)))
+                yield EventLog(cluster, await embedded.find(topic(cluster)))
         else:
             raise click.UsageError("where is the event log? name it by --kafka or --log")
 

@@ -24,6 +24,7 @@ from processors.inventory_publishing import publish_inventory
 from processors.metrics import Metrics
 from processors.sending import Sending
 from processors.settings import ProcessorSettings
+from processors.status_records import StatusRecords
 from processors.vacancy import Vacancy
 from schemas.status import ProcessorStatus
 from streams.backoff import Backoff
@@ -55,6 +56,7 @@ class ClusterProcessor:
         *,
         events: Log,
         dead: Log,
+        status: Log,
         bus: NatsBus,
         metrics: Metrics,
         health: Health,
@@ -67,6 +69,7 @@ class ClusterProcessor:
         self._metrics = metrics
         self._health = health
         self._dead_letters = DeadLetters(events, dead)
+        self._status_records = StatusRecords(bus, cluster, status)
         self._vacancy = Vacancy(bus, cluster, settings.name, limit_seconds=settings.take_over_seconds)
         self._inbox: Batches[Record] = Batches(settings.inbox_records)
         self._turn = asyncio.Lock()  # folding and sending are one step: what is sent next follows what was sent before
@@ -230,6 +233,7 @@ class ClusterProcessor:
                     publish_inventory(self._bus, self.fold, self._settings), name=f"{self.cluster}: inventory"
                 )
                 tasks.create_task(self._dead_letters.run(), name=f"{self.cluster}: dead letters")
+                tasks.create_task(self._status_records.run(), name=f"{self.cluster}: status records")
         except* StreamError as group:
             reasons.extend(_leaves(group))
         finally:

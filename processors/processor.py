@@ -34,6 +34,7 @@ async def run(
             settings,
             events=await logs.open(topics.events(cluster)),
             dead=await logs.open(topics.dead(cluster)),
+            status=await logs.open(topics.status(cluster)),
             bus=bus,
             metrics=metrics,
             health=health,

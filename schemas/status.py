@@ -120,6 +120,27 @@ class CvenStatus(msgspec.Struct, frozen=True, kw_only=True, tag="c-ven", tag_fie
     problems: tuple[str, ...] = ()
 
 
+class Enforcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What an enforcer confirmed, for audit: a record of the status topic, keyed by node.
+
+    One is written when it differs from the one before, at most once a second; a take-over may repeat the newest.
+    """
+
+    node: str
+    version: str = ""
+    heartbeat: str
+    """When the enforcer said so, RFC 3339, by its clock. The log's own time is when it was written down."""
+    realized: int = -1
+    """Newest revision that every Pod of the node has, but for *exceptions*; -1: none yet."""
+    exceptions: tuple[PodException, ...] = ()
+    healed: int = 0
+    """Times something was put back that someone else had changed, since the enforcer's start."""
+    from_disk: bool = False
+    paused: bool = False
+    observing: bool = False
+    problems: tuple[str, ...] = ()
+
+
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True, tag="runtime", tag_field="component"):
     """The Pods of one node with their containers, as its runtime reports them. Has no heartbeat of its own."""
 
@@ -187,5 +208,12 @@ def component_of(status: Status) -> tuple[Component, str]:
     return (Component.KUBELINK if isinstance(status, KubelinkStatus) else Component.PROCESSOR), status.name
 
 
+def enforcement_of(status: CvenStatus) -> Enforcement:
+    """What of *status* is for audit."""
+    return Enforcement(**{name: getattr(status, name) for name in Enforcement.__struct_fields__})
+
+
 encode_status = msgspec.json.Encoder().encode
 decode_status = msgspec.json.Decoder(Status).decode
+encode_enforcement = msgspec.json.Encoder().encode
+decode_enforcement = msgspec.json.Decoder(Enforcement).decode

@@ -1,18 +1,21 @@
 """`eastwest events`: the log as an auditor reads it."""
 
 import fnmatch
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final
 
 import click
 import msgspec
 
+from compose.reading import confirmed
 from compose.reading import output as printing
 from compose.reading.ranges import When, end_offset, first_offset, instant
 from compose.reading.running import run
 from compose.targets import Target, with_target
 from schemas.events import EPOCH, SYNC, Event, decode_event
 from schemas.unreadable import UNREADABLE
+from streams import topics
 from streams.log import Record
 
 EXAMPLES: Final = """\b
@@ -21,6 +24,7 @@ Examples:
   eastwest events --since 1h --kind NetworkPolicy -n shop  what changed policy in the last hour
   eastwest events --from 120 --to 180 -o json              a range of revisions, whole, one value per line
   eastwest events --log incident.db --name 'web-*'         of an export
+  eastwest events --status --since 1d --name worker-1      what that node's enforcer confirmed, and what went wrong
 """
 
 LEAST_WIDTHS: Final = (8, 24, 10, 13)
@@ -61,28 +65,58 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--from", "from_", type=int, help="From this revision.")
 @click.option("--to", type=int, help="Up to this revision.")
 @click.option("--control", is_flag=True, help="Also epochs, syncs and tombstones.")
+@click.option("--status", is_flag=True, help="Instead: what each node's enforcer confirmed. --name is the node's.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def events(target: Target, *, follow: bool, output: str, kinds: tuple[str, ...], **options: Any) -> None:
+def events(target: Target, *, follow: bool, output: str, status: bool, kinds: tuple[str, ...], **options: Any) -> None:
     """List or follow the event log: what arrived, when, in which order. The revision is the position in the log."""
+    if status:
+        if kinds or options.pop("namespace") != "*" or options.pop("control"):
+            raise click.UsageError("--status is by node: only --name and bounds choose among its records")
+        show = confirmed.shown(options.pop("name"), output)
+        heading = confirmed.HEADING if output == "table" else ""
+        run(_list(target, topics.status, show, heading=heading, follow=follow, bounds=options))
+        return
     wanted = Filter(
         kinds=frozenset(kind.lower() for kind in kinds),
         **{name: options.pop(name) for name in ("namespace", "name", "control")},
     )
-    run(_list(target, wanted, output, follow, options))
+    heading = _aligned(("REVISION", "TIME", "TYPE", "KIND", "OBJECT")) if output == "table" else ""
+    run(_list(target, topics.events, _shown(wanted, output), heading=heading, follow=follow, bounds=options))
 
 
-async def _list(target: Target, wanted: Filter, output: str, follow: bool, bounds: dict[str, int | None]) -> None:
-    async with target.events() as (_, log):
+Show = Callable[[Record], str]
+"""A record as one line; empty: it was not asked for."""
+
+
+async def _list(
+    target: Target,
+    topic: Callable[[str], topics.Topic],
+    show: Show,
+    *,
+    heading: str,
+    follow: bool,
+    bounds: dict[str, int | None],
+) -> None:
+    async with target.events(topic) as (_, log):
         start = await first_offset(log, bounds["from_"], bounds["since"])
         end = await end_offset(log, bounds["to"], bounds["until"])
-        if output == "table":
-            click.echo(_aligned(("REVISION", "TIME", "TYPE", "KIND", "OBJECT")))
+        if heading:
+            click.echo(heading)
         async with aclosing(log.read(start, follow=follow, end=end)) as batches:
             async for batch in batches:
                 for record in batch:
-                    event, problem = _decode(record)
-                    if wanted.fits(record, event):
-                        click.echo(_line(record, event, problem) if output == "json" else _row(record, event, problem))
+                    if text := show(record):
+                        click.echo(text)
+
+
+def _shown(wanted: Filter, output: str) -> Show:
+    def show(record: Record) -> str:
+        event, problem = _decode(record)
+        if not wanted.fits(record, event):
+            return ""
+        return _line(record, event, problem) if output == "json" else _row(record, event, problem)
+
+    return show
 
 
 def _decode(record: Record) -> tuple[Event | None, str]:

@@ -22,6 +22,7 @@ TYPES: Final[dict[str, Any]] = {
     "fence": policy.Fence,
     **{f"report-{prefix}": type_ for prefix, type_ in reports.PREFIXES.items()},
     "status": status.Status,
+    "enforcement": status.Enforcement,
 }
 
 REPORT_PARTS: Final = (reports.ContainerState, reports.VirtualPort, reports.Backend, reports.Trouble)

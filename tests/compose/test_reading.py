@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from compose.reading import policy_text, schema
 from schemas.events import KINDS
 from schemas.reports import PREFIXES
-from schemas.status import CvenStatus, PodDetail, PodState, RuntimeStatus
+from schemas.status import CvenStatus, PodDetail, PodException, PodState, RuntimeStatus
 from streams import topics
 from streams.errors import ReadFailed
 from streams.inventory_bucket import read_inventory
@@ -96,6 +96,32 @@ async def test_get_shows_reports_joined_with_what_the_nodes_say(world):
         assert "shop" in await eastwest("get", "profiles", *where)
         assert await eastwest("get", "virtual-services", *where) == "Nothing found.\n"
         assert "not in the inventory" in await eastwest("get", "workloads", "n9", *where, code=1)
+
+
+@pytest.mark.nats
+async def test_events_status_says_what_each_node_confirmed(world, tmp_path: Path):
+    revision = await world.begin()
+    where = ("--log", tmp_path / "log.db", "--cluster", world.cluster)
+    unable = PodException(uid="u", namespace="shop", name="web", reason="no iptables there")
+    async with running(world, "one"):
+        await world.marked(revision)
+        await publish_status(world.bus, world.cluster, CvenStatus(node="n2", heartbeat="t", realized=3, paused=True))
+        said = CvenStatus(node="n1", heartbeat="t", realized=revision, exceptions=(unable,))
+        await publish_status(world.bus, world.cluster, said)
+
+        async def told() -> bool:
+            return "shop/web" in await eastwest("events", "--status", *where)
+
+        await until("the record", told)
+    table = (await eastwest("events", "--status", *where)).splitlines()
+    assert table[0].split() == ["OFFSET", "TIME", "NODE", "REALIZED", "HEALED", "SAYS"]
+    assert {(line.split()[2], line.split()[3], " ".join(line.split()[5:])) for line in table[1:]} == {
+        ("n1", str(revision), "not shop/web: no iptables there"),
+        ("n2", "3", "paused"),
+    }
+    (one,) = map(json.loads, (await eastwest("events", "--status", "--name", "n2", "-o", "json", *where)).splitlines())
+    assert (one["node"], one["realized"], one["paused"]) == ("n2", 3, True)
+    assert "by node" in await eastwest("events", "--status", "--kind", "Pod", *where, code=2)
 
 
 @pytest.mark.nats

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.reports import decode_report
-from schemas.status import ProcessorStatus
+from schemas.status import CvenStatus, ProcessorStatus, decode_enforcement
 from streams import topics
 from streams.child_process import ChildProcess
 from streams.errors import ReadFailed
@@ -19,7 +19,7 @@ from streams.inventory_bucket import read_inventory
 from streams.log import Entry
 from streams.nats_bus import NatsBus
 from streams.sqlite_log import SqliteLogs
-from streams.status import read_status
+from streams.status import publish_status, read_status
 from tests.components.waiting import until
 from tests.processors.histories import allow, namespace, pod
 from tests.processors.live_cluster import HeldLogs, World, running
@@ -244,6 +244,33 @@ async def test_a_record_that_cannot_be_read_is_set_aside_once_and_stops_nothing(
     assert [key for key, _, _ in found] == [f"{topic}/{bad}", f"{topic}/{second}"]
     assert found[0][1] == b'{"type":"ADDED","kind":"Po'
     assert b"truncated" in found[0][2]["reason"]
+
+
+async def test_what_enforcers_confirm_is_written_down_when_it_changes(world):
+    revision = await world.begin()
+    kept = await world.logs.open(topics.status(world.cluster))
+
+    async def confirmed() -> list[tuple[str, int, int]]:
+        records = [record async for batch in kept.read(0) for record in batch]
+        said = [decode_enforcement(record.value) for record in records]
+        assert [record.key for record in records] == [each.node for each in said]
+        return [(each.node, each.realized, each.healed) for each in said]
+
+    async def say(realized: int, heartbeat: str, healed: int = 0) -> None:
+        status = CvenStatus(node="n1", heartbeat=heartbeat, realized=realized, healed=healed)
+        await publish_status(world.bus, world.cluster, status)
+
+    async def number(count: int) -> bool:
+        return len(await confirmed()) >= count
+
+    async with running(world, "one"):
+        await world.marked(revision)
+        await say(revision, "t1")
+        await until("the revision to be written down", lambda: number(1))
+        await say(revision, "t2")
+        await say(revision, "t3", healed=1)
+        await until("the tampering to be written down", lambda: number(2))
+    assert await confirmed() == [("n1", revision, 0), ("n1", revision, 1)]
 
 
 async def test_a_program_too_large_for_a_message_is_named_and_stops_no_other(world):
