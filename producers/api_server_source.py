@@ -26,6 +26,9 @@ from streams.backoff import Backoff
 
 INTRODUCTION_SECONDS: Final = 600.0
 """How often the server is asked for its version: it may be upgraded."""
+CHUNK_BYTES: Final = 256 * 1024
+"""Of a stream, taken at once. As many megabytes as may be waiting would leave the processor's cache before they are
+read: a third fewer events per second."""
 SERVICE_RANGES: Final = "/apis/networking.k8s.io/v1/servicecidrs"
 
 
@@ -129,7 +132,7 @@ class ApiServerSource:
                     await deliver(watch.page(await response.read()))
                     return [], Pause.NONE
                 await deliver(watch.opened())
-                async for chunk in response.content.iter_any():
+                async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                     if (lines := splitter.feed(chunk)) and (seen := watch.lines(lines)):
                         await deliver(seen)
                     if watch.refused:

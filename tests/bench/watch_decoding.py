@@ -14,6 +14,7 @@ import msgspec
 import uvloop
 
 from producers.api_connection import Access, ApiConnection
+from producers.api_server_source import CHUNK_BYTES
 from producers.core.decoding import decode_line
 from producers.core.lines import LineSplitter
 from producers.core.watching import Watch
@@ -142,7 +143,7 @@ async def ingest_seconds(url: str) -> tuple[int, float]:
     async with ApiConnection(Access(url=url)) as api:
         started = time.perf_counter()
         async with api.get("/api/v1/pods", (("watch", "1"),)) as response:
-            async for chunk in response.content.iter_any():
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 if lines := splitter.feed(chunk):
                     events += len(watch.lines(lines))
         return events, time.perf_counter() - started
@@ -173,7 +174,7 @@ async def drain_seconds(url: str) -> tuple[int, float]:
     async with ApiConnection(Access(url=url)) as api:
         received, started = 0, time.perf_counter()
         async with api.get("/api/v1/pods", (("watch", "1"),)) as response:
-            async for chunk in response.content.iter_any():
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 received += len(chunk)
         return received // (len(pod_line()) + 1), time.perf_counter() - started
 
