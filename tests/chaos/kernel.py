@@ -11,7 +11,7 @@ _OF_LINKS = "add ew-node-6 fe80:"
 
 
 def held(plan: Plan) -> dict[str, list[str]]:
-    """By Pod (``namespace/name``): chains, rules and sets, sorted, without counters and what the kernel chooses by itself.
+    """By Pod (``namespace/name``): chains, rules and sets, sorted, without counters and what the kernel chooses.
 
     A lab's Pods have no rules but ours, so everything is compared, but for the kernel's own chains: the tool makes them
     with the first rule and leaves them, empty, after the last.

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import subprocess
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -23,7 +22,7 @@ from tests.chaos.history import History
 from tests.chaos.judging import States, judge
 from tests.chaos.kernel import differences, held
 from tests.chaos.prober import Prober
-from tests.chaos.world import EASTWEST, ENVIRONMENT, World, running
+from tests.chaos.world import World, eastwest, running
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.nats_server import NatsServer
 
@@ -122,7 +121,8 @@ async def test_nothing_that_is_killed_makes_a_difference(
         found = judge(run.prober, states)
         with capsys.disabled():
             print(
-                f"revision {newest}, {len(run.disturbed)} kills and pauses, {played:.0f} s; {len(run.prober.sent)} datagrams\n"
+                f"revision {newest}, {len(run.disturbed)} kills and pauses, {played:.0f} s; "
+                f"{len(run.prober.sent)} datagrams\n"
                 f"{found.denied} that no state allows, {len(found.leaked)} of these passed\n"
                 f"{found.allowed} that every state allows, {len(found.lost)} of these lost\n"
                 f"{len(found.between)} passed between two states that deny them at different ends"
@@ -150,10 +150,10 @@ async def _from_scratch(folder: Path, objects: list[KubernetesObject]) -> dict[s
 
 async def _replays(file: Path, world: World, published: dict[int, Policy]) -> None:
     """The log, exported, gives by itself exactly what was published at each of these revisions."""
-    await _eastwest("export", str(file), "--kafka", world.kafka.bootstrap, "--cluster", world.cluster)
+    await eastwest("export", str(file), "--kafka", world.kafka.bootstrap, "--cluster", world.cluster)
     for revision, policy in published.items():
         texts = {
-            await _eastwest("replay", str(file), "--at", str(revision), "-o", "json", PYTHONHASHSEED=seed)
+            await eastwest("replay", str(file), "--at", str(revision), "-o", "json", PYTHONHASHSEED=seed)
             for seed in ("1", "2")
         }
         assert len(texts) == 1, "two replays of one file differ"
@@ -161,14 +161,3 @@ async def _replays(file: Path, world: World, published: dict[int, Policy]) -> No
         assert replayed["revision"] == revision
         parts = {key: replayed[key] for key in ("programs", "sets")}
         assert output.document(parts, "json") == output.document(policy_text.document(policy), "json")
-
-
-async def _eastwest(*arguments: str, **environment: str) -> str:
-    def call() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [EASTWEST, *arguments], capture_output=True, text=True, check=False, env=ENVIRONMENT | environment
-        )
-
-    done = await asyncio.to_thread(call)
-    assert done.returncode == 0, f"eastwest {' '.join(arguments)}: {done.stderr}"
-    return done.stdout

@@ -5,8 +5,8 @@ History ─▶ lab (namespaces)            C-VENs, each a process
 """
 
 import asyncio
-import contextlib
 import os
+import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +25,6 @@ from streams import topics
 from streams.child_process import ChildProcess
 from streams.errors import ReadFailed
 from streams.kafka_log import KafkaLogs, KafkaSettings
-from streams.lifecycle import first_of
 from streams.log import Log, Record
 from streams.nats_bus import NatsBus
 from tests.chaos import lab_enforcer
@@ -171,7 +170,7 @@ async def running(folder: Path, cluster: str, kafka: KafkaBroker, nats: NatsServ
         world.log = await logs.open(topics.events(cluster))
         world.kubelink = Kubelink(world.log, world.source, cluster=cluster)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        kubelink = tasks.create_task(world.kubelink.run(stop), name="kubelink")
+        tasks.create_task(world.kubelink.run(stop), name="kubelink")
         stack.push_async_callback(world.end)
         stack.callback(stop.set)
         await world.wire(world.planned([]))
@@ -180,7 +179,16 @@ async def running(folder: Path, cluster: str, kafka: KafkaBroker, nats: NatsServ
         for node in NODES:
             world.start_enforcer(node)
         yield world
-        stop.set()
-        await kubelink
-        with contextlib.suppress(TimeoutError):
-            await first_of(kubelink, stop)
+
+
+async def eastwest(*arguments: str, **environment: str) -> str:
+    """The command as a person types it, and its output. Raises AssertionError where it fails."""
+
+    def call() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [EASTWEST, *arguments], capture_output=True, text=True, check=False, env=ENVIRONMENT | environment
+        )
+
+    done = await asyncio.to_thread(call)
+    assert done.returncode == 0, f"eastwest {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
