@@ -1,56 +1,12 @@
-"""The inventory fold: what each report says, and the laws that every fold keeps."""
-
-import random
-from collections.abc import Sequence
+"""The inventory fold: what each report says."""
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from processors.core.inventory_fold import InventoryFold
 from processors.core.reading import Fact, Poison
 from schemas.events import ClusterInfo
-from schemas.objects import decode_object
-from schemas.programs import Mode
 from schemas.reports import AnyReport, Segmentation, Trouble
-
-
-class Selected:
-    """Policies by namespace, each of which selects every Pod of it."""
-
-    def __init__(self, **policies: Sequence[str]) -> None:
-        self.policies = policies
-        self.problems: dict[str, tuple[str, ...]] = {}
-        self.warnings: dict[str, tuple[str, ...]] = {}
-
-    def selecting(self, namespace: str, pod: str) -> Sequence[str]:
-        return self.policies.get(namespace, ())
-
-
-def mode_of(namespace: str) -> Mode:
-    return Mode.IDLE if namespace == "idle" else Mode.SELECTIVE
-
-
-def new(segmenting: Selected | None = None) -> InventoryFold:
-    return InventoryFold("test", segmenting or Selected(), mode_of)
-
-
-def there(kind: str, name: str, namespace: str = "", **parts: object) -> Fact:
-    uid = f"uid-{kind}-{namespace}-{name}"
-    document = {"metadata": {"name": name, "namespace": namespace, "uid": uid} | parts.pop("metadata", {}), **parts}
-    return Fact(kind, namespace, name, uid, decode_object(kind, msgspec.json.encode(document)), 0)
-
-
-def gone(kind: str, name: str, namespace: str = "") -> Fact:
-    return Fact(kind, namespace, name, f"uid-{kind}-{namespace}-{name}", None, 0)
-
-
-def taken(fold: InventoryFold) -> dict[str, AnyReport | None]:
-    changes = fold.take_changes()
-    assert not fold.dirty
-    return changes
-
+from tests.processors.core.inventory_world import Selected, endpoint, gone, new, node, settle, slice_of, taken, there
 
 POD = there(
     "Pod",
@@ -133,26 +89,6 @@ def test_a_hand_made_replica_set_has_no_deployment():
     assert taken(fold)["container-workload.shop.p"].owners == ("ReplicaSet/web-7d4f",)
 
 
-def endpoint(address: str, **conditions: bool) -> dict[str, object]:
-    return {
-        "addresses": [address],
-        "conditions": conditions,
-        "targetRef": {"kind": "Pod", "namespace": "shop", "name": address},
-    }
-
-
-def slice_of(service: str, name: str, *endpoints: dict[str, object]) -> Fact:
-    return there(
-        "EndpointSlice",
-        name,
-        "shop",
-        metadata={"labels": {"kubernetes.io/service-name": service}},
-        addressType="IPv4",
-        endpoints=list(endpoints),
-        ports=[{"name": "http", "port": 8080}],
-    )
-
-
 def test_back_ends_come_from_all_slices_of_a_service_once_and_by_readiness():
     fold = new()
     service = there(
@@ -207,19 +143,6 @@ def test_headless_external_and_selectorless_services_are_told_apart():
     assert (reports["elsewhere"].external_name, reports["elsewhere"].selectorless) == ("example.org", False)
     assert (reports["by-hand"].selectorless, reports["by-hand"].addresses) == (True, ("10.9.0.2",))
     assert reports["balanced"].external_addresses == ("192.0.2.1", "192.0.2.2", "lb.example")
-
-
-def node(name: str, ready: str = "True", pod_range: str = "10.244.0.0/24") -> Fact:
-    return there(
-        "Node", name,
-        spec={"podCIDR": pod_range, "podCIDRs": [pod_range]},
-        status={
-            "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
-            "conditions": [{"type": "Ready", "status": ready, "reason": "KubeletNotReady"}],
-            "nodeInfo": {"machineID": "m", "kernelVersion": "6.1", "osImage": "Debian", "containerRuntimeVersion": "containerd://1.7",
-                         "kubeletVersion": "v1.34.0"},
-        },
-    )  # fmt: skip
 
 
 def test_a_node_is_described_with_what_runs_on_it():
@@ -314,123 +237,3 @@ def test_what_is_taken_in_slices_is_the_whole():
         assert len(changes) <= 3
         sliced |= changes
     assert sliced == settle([there("Namespace", "shop"), node("n1"), *facts])
-
-
-# --- laws ------------------------------------------------------------------------------------------------------------
-
-NAMES = ("a", "b")
-
-
-def versions(kind: str, name: str, namespace: str) -> st.SearchStrategy[Fact]:
-    """Some states of one object."""
-    choices = {
-        "Pod": [
-            there("Pod", name, namespace, spec={"nodeName": "n1"}, status={"phase": "Running", "podIP": "10.0.0.1"}),
-            there("Pod", name, namespace, spec={"nodeName": "n2"}, status={"phase": "Running"}),
-            there("Pod", name, namespace, spec={"nodeName": "n2"}, status={"phase": "Failed"}),
-            there("Pod", name, namespace),
-        ],
-        "Node": [node("n1"), node("n1", ready="False")],
-        "Namespace": [there("Namespace", name), there("Namespace", name, metadata={"labels": {"x": "y"}})],
-        "Service": [
-            there("Service", name, namespace, spec={"clusterIP": "10.9.0.1", "selector": {"a": "b"}}),
-            there("Service", name, namespace, spec={"clusterIP": "None"}),
-        ],
-        "EndpointSlice": [
-            slice_of(service, name, endpoint(address)) for service in NAMES for address in ("10.0.0.1", "10.0.0.2")
-        ],
-        "NetworkPolicy": [there("NetworkPolicy", name, namespace, spec={"podSelector": {}})],
-    }[kind]
-    return st.sampled_from([*choices, gone(kind, choices[0].name, choices[0].namespace)])
-
-
-objects = st.sampled_from(
-    [
-        *((kind, name, "shop") for kind in ("Pod", "Service", "EndpointSlice", "NetworkPolicy") for name in NAMES),
-        ("Node", "n1", ""),
-        ("Namespace", "shop", ""),
-    ]
-)
-histories = st.lists(objects.flatmap(lambda choice: versions(*choice)), max_size=30)
-
-
-def settle(history: Sequence[Fact]) -> dict[str, AnyReport]:
-    fold = new()
-    fold.fold(history)
-    return {key: report for key, report in taken(fold).items() if report is not None}
-
-
-def apply(state: dict[str, AnyReport], changes: dict[str, AnyReport | None]) -> None:
-    for key, report in changes.items():
-        if report is None:
-            del state[key]
-        else:
-            state[key] = report
-
-
-def permuted(history: Sequence[Fact], seed: int) -> list[Fact]:
-    """*history* in another order that keeps each key's own."""
-    lanes: dict[str, list[Fact]] = {}
-    for fact in history:
-        lanes.setdefault(fact.key, []).append(fact)
-    chance, order = random.Random(seed), []
-    while lanes:
-        key = chance.choice(sorted(lanes))
-        order.append(lanes[key].pop(0))
-        if not lanes[key]:
-            del lanes[key]
-    return order
-
-
-def newest(history: Sequence[Fact]) -> list[Fact]:
-    return list({fact.key: fact for fact in history}.values())
-
-
-@settings(deadline=None)
-@given(histories, st.integers(0, 1000), st.lists(st.booleans(), min_size=30, max_size=30))
-def test_permuted_squashed_repeated_and_split_histories_end_in_the_same_reports(history, seed, cuts):
-    expected = settle(history)
-    assert settle(permuted(history, seed)) == expected
-    assert settle(newest(history)) == expected
-    assert settle([fact for fact in history for _ in range(2)]) == expected
-
-    fold, state = new(), {}
-    for fact, cut in zip(history, cuts, strict=False):
-        fold.fold([fact])
-        if cut:
-            fold.fold([])
-            apply(state, fold.take_changes())
-    apply(state, taken(fold))
-    assert state == expected
-
-
-@settings(deadline=None)
-@given(histories, histories)
-def test_whoever_takes_over_makes_what_was_published_into_what_should_be(before, after):
-    published = settle(before)
-    fold = new()
-    fold.fold(before + after)
-    taken(fold)
-    fold.begin_again(published)
-    changes = taken(fold)
-    state = dict(published)
-    apply(state, changes)
-    assert state == settle(before + after)
-    assert {key for key, report in changes.items() if report is None} == published.keys() - state.keys()
-
-
-@settings(deadline=None)
-@given(histories)
-def test_building_up_and_tearing_down_leaves_nothing_and_what_changes_nothing_says_nothing(history):
-    fold = new()
-    fold.fold(history)
-    taken(fold)
-    fold.fold(newest(history))
-    assert taken(fold) == {}
-
-    fold.fold([Fact(fact.kind, fact.namespace, fact.name, fact.uid, None, 9) for fact in newest(history)])
-    remaining = set(settle(history))
-    for key, report in taken(fold).items():
-        if report is None:
-            remaining.discard(key)
-    assert remaining == {"summary"}
