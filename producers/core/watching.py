@@ -61,6 +61,8 @@ class Watch:
         """Where to watch from; empty: list first."""
         self.streaming_lists = streaming_lists
         self.told_seconds = 0.0
+        self.expired = 0
+        """How often the server no longer had the version asked for (410)."""
         self._token = ""
         self._paging = False
         self._one_page = False
@@ -71,7 +73,7 @@ class Watch:
         self._troubled = False
 
     def __repr__(self) -> str:
-        return f"Watch({self.kind!r}, version={self.version!r}, refusals={self._refusals})"
+        return f"Watch({self.kind!r}, version={self.version!r}, refusals={self._refusals}, expired={self.expired})"
 
     @property
     def refused(self) -> bool:
@@ -179,6 +181,7 @@ class Watch:
         listing = not self.version
         self._refusals += 1
         if failure.code == 410:
+            self.expired += 1
             if listing and not self.streaming_lists:
                 # The list outlived its snapshot between two pages: take it in one piece.
                 self._forget_list()

@@ -169,13 +169,18 @@ async def test_a_version_that_etcd_has_forgotten_leads_to_a_new_list(own_server:
     await create(own_server, space, "goes", "stays")
     async with TcpProxy(own_server.port) as proxy:
         through = access(own_server, url=f"https://127.0.0.1:{proxy.port}")
-        async with kubelink(log, ApiServerSource(through, patience=Patience(silence_seconds=3.0))) as link:
+        watching = ApiServerSource(through, patience=Patience(silence_seconds=3.0))
+        async with kubelink(log, watching) as link:
             await complete(link)
+            await create(own_server, space, "seen")
+            await until_pods(log, space, "goes", "stays", "seen")  # by the watch: it is open, and will be silenced
+            assert watching.watches["Pod"].expired == 0
             proxy.stall()
             await delete(own_server, space, "goes")
             await create(own_server, space, "comes")
             await own_server.compact()
-            await until_pods(log, space, "stays", "comes")
+            await until_pods(log, space, "stays", "seen", "comes")
+            assert watching.watches["Pod"].expired >= 1
             assert link.state.epoch == 0  # it listed again, within its epoch
 
 
@@ -184,14 +189,18 @@ async def test_a_version_older_than_a_restarted_server_leads_to_a_new_list(apise
     await create(apiserver, space, "goes")
     async with TcpProxy(apiserver.port) as proxy:
         through = access(apiserver, url=f"https://127.0.0.1:{proxy.port}")
-        async with kubelink(log, ApiServerSource(through, patience=Patience(silence_seconds=8.0))) as link:
+        watching = ApiServerSource(through, patience=Patience(silence_seconds=8.0))
+        async with kubelink(log, watching) as link:
             await complete(link)
+            await create(apiserver, space, "seen")
+            await until_pods(log, space, "goes", "seen")  # by the watch: it is open, and will be silenced
             proxy.stall()
             await delete(apiserver, space, "goes")
             await create(apiserver, space, "comes")
             await apiserver.kill()
             await apiserver.start()
-            await until_pods(log, space, "comes")
+            await until_pods(log, space, "seen", "comes")
+            assert watching.watches["Pod"].expired >= 1
 
 
 async def test_a_half_open_connection_is_noticed_by_its_silence(apiserver: ControlPlane, log: Log):
