@@ -11,6 +11,7 @@ from processors.core.cluster_fold import ClusterFold
 from processors.settings import ProcessorSettings
 from schemas import names
 from schemas.policy import Mark, Policy, decode_fence, decode_mark
+from streams.core.parts import Stored
 from streams.core.publication import Publication
 from streams.errors import ReadFailed
 from streams.log import Log, Logs, Record
@@ -57,25 +58,34 @@ class World:
         return await self._last(names.fence_subject(self.cluster))
 
     async def _last(self, subject: str) -> int:
-        message = await self.bus.last_message(names.policy_stream(self.cluster), subject)
-        return int(message.headers["Nats-Sequence"]) if message and message.headers else 0
+        async def read() -> tuple[int]:
+            message = await self.bus.last_message(names.policy_stream(self.cluster), subject)
+            return (int(message.headers["Nats-Sequence"]) if message and message.headers else 0,)
+
+        # A read that failed says nothing; whoever reads tries again, and so do these tests.
+        (sequence,) = await until(f"{subject} to be readable", read, ignoring=(ReadFailed,))
+        return sequence
 
     async def holder(self) -> str:
         message = await self.bus.last_message(names.policy_stream(self.cluster), names.fence_subject(self.cluster))
         return decode_fence(message.data).name if message else ""
 
-    async def published(self) -> Policy:
-        stored = await read_stream(
-            self.bus, names.policy_stream(self.cluster), names.policy_subjects(self.cluster), last_only=False
+    async def _stored(self) -> list[Stored]:
+        stream, everything = names.policy_stream(self.cluster), names.policy_subjects(self.cluster)
+        return await until(
+            f"{stream} to be readable",
+            lambda: read_stream(self.bus, stream, everything, last_only=False),
+            ignoring=(ReadFailed,),
         )
+
+    async def published(self) -> Policy:
+        stored = await self._stored()
         below = len(names.policy_subjects(self.cluster)) - 1
         return Publication(max_payload=self.bus.max_payload).read((one.subject[below:], one) for one in stored)
 
     async def sequence(self) -> int:
         """Messages ever stored in the policy stream, marks left out: nothing is said about them in a difference."""
-        stored = await read_stream(
-            self.bus, names.policy_stream(self.cluster), names.policy_subjects(self.cluster), last_only=False
-        )
+        stored = await self._stored()
         return max(one.sequence for one in stored if not one.subject.endswith((".mark", ".fence")))
 
     async def desired(self) -> Policy:
