@@ -62,7 +62,7 @@ class Enforcer:
         async with asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
             helpers = [
                 tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
-                tasks.create_task(_keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
+                tasks.create_task(keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
             ]
             await tasks.create_task(self.cven.run(updates, stop), name="enforce")
             for task in helpers:
@@ -128,14 +128,21 @@ async def _report(cven: Cven, connected: asyncio.Future[NatsBus], runtime: Runti
     await report_status(await connected, settings.cluster, what_is_new, cven.changed, seconds=settings.status_seconds)
 
 
-async def _keep_snapshots(cven: Cven, path: Path | None) -> None:
-    written = -1
+async def keep_snapshots(cven: Cven, path: Path | None) -> None:
+    """Write the state to *path* whenever it is complete and newer than what was written; without a *path*, nothing."""
+    written, trouble = -1, ""
     while path is not None:
         await asyncio.sleep(SNAPSHOT_SECONDS)
         if cven.node.complete and cven.revision != written:
             kept = _keep(cven)
-            await asyncio.to_thread(save, path, kept)
-            written = kept.revision
+            try:
+                await asyncio.to_thread(save, path, kept)
+            except OSError as error:  # a full disk must not end enforcement: it is for a reboot without NATS only
+                if str(error) != trouble:
+                    _log.error("no snapshot written; the one before stands", path=str(path), reason=str(error))
+                trouble = str(error)
+            else:
+                written, trouble = kept.revision, ""
 
 
 def _keep(cven: Cven) -> Kept:

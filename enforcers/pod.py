@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -57,7 +57,7 @@ class PodEnforcement:
         self._interface = ""
         self._turn = asyncio.Lock()
         self._socket: NetlinkSocket | None = None
-        self._using: asyncio.Future[object] | None = None
+        self._using: asyncio.Future[Any] | None = None
         """The newest work on the socket by a thread."""
         self._set_backend: SetBackend = (
             NetlinkSets(self._opened) if backend == "netlink" else RestoreSets(sandbox.netns)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from enforcers.cven import Cven
-from enforcers.enforcer import Enforcer
+from enforcers.enforcer import Enforcer, keep_snapshots
 from enforcers.given_runtime import GivenRuntime
 from enforcers.metrics import Metrics
 from enforcers.runtime import Sandbox
@@ -266,3 +267,20 @@ async def test_an_enforcer_that_never_reached_nats_enforces_what_it_kept(world, 
         await until("the rules from disk", lambda: not world.reaches("b", "web", 80))
         assert world.reaches("a", "web", 80)
         stop.set()
+
+
+async def test_a_snapshot_that_cannot_be_written_ends_nothing_and_comes_when_it_can(world, tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.write_text("in the way")
+    path = folder / "node.snapshot"
+
+    with capture_logs() as logged:
+        async with running(world, Told(told(7, ALLOW, clients=both("a")))) as cven:
+            await realized(cven, 7)
+            keeping = asyncio.create_task(keep_snapshots(cven, path), name="keep snapshots")
+            await until("the trouble to be told", lambda: any("no snapshot" in line["event"] for line in logged))
+            folder.unlink()
+            await until("the snapshot", path.exists)
+            keeping.cancel()
+
+    assert load(path) is not None
