@@ -57,8 +57,8 @@ test-cluster: ready-for-cluster ## on a real kube-apiserver, and on a real two-n
 test-stack: ready-for-stack ## the compose stack, for real (root)
 	$(RUN)/pytest -m 'docker and not chaos' $(ARGS)
 
-test-chaos: ready-for-cluster ## kill, pause and restart everything during changes (root); CHAOS=short for less
-	$(RUN)/pytest -m chaos $(ARGS)
+test-chaos: ready-for-tests ## kill, pause and restart everything during changes; CHAOS=long for 500 changes
+	$(INSIDE) $(RUN)/pytest -m chaos $(ARGS)
 
 lint: $(VENV)/ready ## ruff, mypy --strict, import contracts
 	$(RUN)/ruff check .
