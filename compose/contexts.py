@@ -13,6 +13,9 @@ from typing import Final
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
+
+from compose.lab.state import start_time
 
 DEFAULT: Final = "default"
 
@@ -30,6 +33,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """URL of the NATS server; may carry its token, so the file is readable by its owner only."""
     pid: int = 0
     """Process that runs it; 0: none of this machine."""
+    started: int = 0
+    """When that process started (`compose.lab.state.start_time`): its pid may be given again."""
 
 
 class NoContext(LookupError):
@@ -60,12 +65,17 @@ def runtime_folder() -> Path:
 def announced(context: Context, folder: Path | None = None) -> Iterator[Path]:
     """Let other commands find *context* while inside; readable by its owner only.
 
-    Raises FileExistsError, naming the process, where a running one has the same name.
+    First removes what processes left that were killed. Raises FileExistsError, naming the process, where a running one
+    has the same name.
     """
     folder = folder or runtime_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in folder.glob("*.json"):
+        if (found := _read(left)) is not None and not _runs(found):
+            left.unlink(missing_ok=True)
+    context = replace(context, started=start_time(context.pid) or 0)
     file = folder / f"{as_file_name(context.name)}.json"
-    if (other := _read(file)) is not None and other.pid != context.pid and _runs(other.pid):
+    if (other := _read(file)) is not None and other.pid != context.pid and _runs(other):
         raise FileExistsError(f"context {context.name!r} is in use by process {other.pid}; choose another by --context")
     # Written beside and renamed: a reader sees it whole or not at all.
     fresh = file.with_suffix(f".{os.getpid()}")
@@ -81,7 +91,7 @@ def announced(context: Context, folder: Path | None = None) -> Iterator[Path]:
 def running(folder: Path | None = None) -> list[Context]:
     """Every stack that runs here, by name. Files of processes that ended without a word are passed over."""
     found = (_read(file) for file in sorted((folder or runtime_folder()).glob("*.json")))
-    return [context for context in found if context is not None and _runs(context.pid)]
+    return [context for context in found if context is not None and _runs(context)]
 
 
 def find(name: str | None = None, folder: Path | None = None) -> Context:
@@ -106,13 +116,5 @@ def _read(file: Path) -> Context | None:
         return None
 
 
-def _runs(pid: int) -> bool:
-    if pid == 0:
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _runs(context: Context) -> bool:
+    return context.pid == 0 or start_time(context.pid) == context.started

