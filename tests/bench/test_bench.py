@@ -25,6 +25,20 @@ def test_the_chosen_rows_are_written_as_a_list_of_figures(tmp_path: Path):
         assert isinstance(each["holds"], bool)
 
 
+@pytest.mark.netns
+@pytest.mark.nats
+def test_the_way_to_the_kernel_is_measured_to_the_last_member(tmp_path: Path):
+    file = tmp_path / "figures.json"
+    result = CliRunner().invoke(
+        run.main, ["--rows", "event-to-kernel-embedded", "--scale", "0.02", "--json", str(file)]
+    )
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert [each["row"] for each in figures] == ["event-to-kernel-embedded", "event-to-kernel-embedded-p99"]
+    assert all(each.keys() == FIELDS for each in figures)
+
+
 def test_a_row_that_cannot_run_here_says_why_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def impossible(_scale: float) -> list[Figure]:
         raise Unavailable("no java")
