@@ -98,7 +98,6 @@ def main(file: Path | None, rows: str, scale: float) -> None:
     chosen = [name.strip() for name in rows.split(",") if name.strip()] or list(ROWS)
     if unknown := [name for name in chosen if name not in ROWS]:
         raise click.BadParameter(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}", param_hint="--rows")
-    set_up_logging(level="warning")
     console = Console(stderr=True)
     console.print(f"workloads from seed {workloads.SEED}, scale {scale:g}", highlight=False)
     figures, crashed = measure(chosen, scale=scale, console=console)
@@ -110,4 +109,5 @@ def main(file: Path | None, rows: str, scale: float) -> None:
 
 
 if __name__ == "__main__":
+    set_up_logging(level="warning")
     main()
