@@ -13,8 +13,9 @@ import msgspec
 
 from schemas import names
 from streams.errors import OutcomeUnknown, ReadFailed
+from streams.lifecycle import happens
 from streams.nats_bus import NatsBus
-from streams.owned_stream import OwnedStream, Ownership
+from streams.owned_stream import OwnedStream, Ownership, owned_options
 from streams.stream_reading import Batch, follow_stream, read_stream
 
 DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "1h"}
@@ -63,20 +64,14 @@ class InventoryWriter:
         return f"own.{self._cluster}.{token}.inventory"
 
     def _options(self, token: str) -> dict[str, Any]:
-        source = f"{self._prefix(token)}.>"
-        return {
-            "name": stream_name(self._cluster),
-            "description": "eastwest: the five reports",
-            "subjects": [source],
-            "subject_transform": {"src": source, "dest": f"{key_prefix(self._cluster)}>"},
-            "max_msgs_per_subject": 1,
-            "retention": "limits",
-            "storage": "file",
-            "num_replicas": self._replicas,
-            "allow_rollup_hdrs": True,
-            "allow_direct": True,
-            "allow_msg_ttl": True,
-        }
+        return owned_options(
+            stream_name(self._cluster),
+            description="eastwest: the five reports",
+            inlet=f"{self._prefix(token)}.>",
+            stored=f"{key_prefix(self._cluster)}>",
+            replicas=self._replicas,
+            more={"max_msgs_per_subject": 1},
+        )
 
     async def take_over(self) -> frozenset[str]:
         """Become the owner, and return the keys that are published; what has not changed is not written again.
@@ -117,9 +112,7 @@ class InventoryWriter:
         forget = self._bus.on_reconnect(self._owned.wake.set)
         try:
             while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._coalesce):
-                        await self._owned.wake.wait()
+                await happens(self._owned.wake, within_seconds=self._coalesce)
                 self._owned.wake.clear()
                 await self._owned.look_for_trouble()
                 await self._publish_waiting()

@@ -40,6 +40,26 @@ class Ownership(msgspec.Struct, frozen=True):
     """Token → the stream's options, in JetStream's JSON terms."""
 
 
+def owned_options(
+    name: str, *, description: str, inlet: str, stored: str, replicas: int, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of a stream whose only way in is *inlet*, and which keeps what comes there as *stored*, in
+    JetStream's JSON terms. Both are filters that end in ``>``."""
+    return {
+        "name": name,
+        "description": description,
+        "subjects": [inlet],
+        "subject_transform": {"src": inlet, "dest": stored},
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        **more,
+    }
+
+
 class _Sent(msgspec.Struct, gc=False):
     """A message that is not acknowledged yet."""
 

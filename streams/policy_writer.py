@@ -21,8 +21,9 @@ from schemas.unreadable import UNREADABLE
 from streams.core.marking import Marking, Open
 from streams.core.publication import ROLLUP, Publication
 from streams.errors import BusUnavailable, Fenced, MarkWouldGoBack, OutcomeUnknown, ReadFailed
+from streams.lifecycle import happens
 from streams.nats_bus import NatsBus
-from streams.owned_stream import OwnedStream, Ownership
+from streams.owned_stream import OwnedStream, Ownership, owned_options
 from streams.stream_reading import read_stream
 
 _log = structlog.get_logger("streams.policy_writer")
@@ -191,9 +192,7 @@ class PolicyWriter:
         forget = self._bus.on_reconnect(self._owned.wake.set)
         try:
             while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._heartbeat):
-                        await self._owned.wake.wait()
+                await happens(self._owned.wake, within_seconds=self._heartbeat)
                 self._owned.wake.clear()
                 await self._owned.look_for_trouble()
                 mark = self._marking.earned()
@@ -214,21 +213,15 @@ class PolicyWriter:
 
 def policy_stream_options(cluster: str, replicas: int, owner: str) -> dict[str, Any]:
     """The stream whose only way in is the subject that carries the token *owner*, in JetStream's JSON terms."""
-    source = f"{names.owned_prefix(cluster, owner)}.>"
     stored = names.policy_subjects(cluster)
-    return {
-        "name": names.policy_stream(cluster),
-        "description": "eastwest: programs, address sets and marks",
-        "subjects": [source],
-        "subject_transform": {"src": source, "dest": stored},
-        "republish": {"src": stored, "dest": names.live_subjects(cluster)},
-        "retention": "limits",
-        "storage": "file",
-        "num_replicas": replicas,
-        "allow_rollup_hdrs": True,
-        "allow_direct": True,
-        "allow_msg_ttl": True,
-    }
+    return owned_options(
+        names.policy_stream(cluster),
+        description="eastwest: programs, address sets and marks",
+        inlet=f"{names.owned_prefix(cluster, owner)}.>",
+        stored=stored,
+        replicas=replicas,
+        more={"republish": {"src": stored, "dest": names.live_subjects(cluster)}},
+    )
 
 
 def _newest_mark(payloads: Iterable[bytes]) -> Mark | None:

@@ -12,6 +12,7 @@ from producers.errors import Replaced
 from producers.kubelink import Kubelink, Phase
 from producers.lease import LeaseTurn
 from producers.manifest_source import ManifestSource
+from producers.writing import Clock
 from streams.log import Log
 from tests.components.kubernetes.control_plane import ControlPlane
 from tests.components.waiting import until
@@ -46,11 +47,9 @@ async def test_without_turns_the_replaced_one_stops_and_says_who_it_was(log: Log
         assert second.state.epoch > 0
 
 
-@contextlib.asynccontextmanager
-async def candidate(
-    server: ControlPlane, log: Log, identity: str, name: str
-) -> AsyncIterator[tuple[Kubelink, LeaseTurn]]:
-    turn = LeaseTurn(
+def quick_turn(server: ControlPlane, name: str, identity: str, **clocks: Clock) -> LeaseTurn:
+    """Turns that pass within seconds."""
+    return LeaseTurn(
         access(server),
         namespace="default",
         name=name,
@@ -58,7 +57,15 @@ async def candidate(
         lease_seconds=2.0,
         renew_within_seconds=1.4,
         retry_seconds=0.3,
+        **clocks,
     )
+
+
+@contextlib.asynccontextmanager
+async def candidate(
+    server: ControlPlane, log: Log, identity: str, name: str
+) -> AsyncIterator[tuple[Kubelink, LeaseTurn]]:
+    turn = quick_turn(server, name, identity)
     async with turn, kubelink(log, source(server), turn=turn) as link:
         yield link, turn
 
@@ -79,15 +86,7 @@ async def test_the_second_waits_and_takes_over_when_the_first_stops(apiserver: C
 @pytest.mark.apiserver
 async def test_after_a_kill_the_second_takes_over_and_misses_nothing(apiserver: ControlPlane, log: Log):
     space = await namespace(apiserver)
-    turn = LeaseTurn(
-        access(apiserver),
-        namespace="default",
-        name="kl-kill",
-        identity="first",
-        lease_seconds=2.0,
-        renew_within_seconds=1.4,
-        retry_seconds=0.3,
-    )
+    turn = quick_turn(apiserver, "kl-kill", "first")
     async with turn:
         first = Kubelink(log, source(apiserver), cluster="test", turn=turn)
         # A killed process gives nothing back: neither may this one.
@@ -116,16 +115,7 @@ async def test_a_paused_holder_gives_up_when_it_wakes_and_writes_nothing(apiserv
     def clock() -> float:
         return asyncio.get_running_loop().time() + time_lost
 
-    turn = LeaseTurn(
-        access(apiserver),
-        namespace="default",
-        name="kl-pause",
-        identity="first",
-        lease_seconds=2.0,
-        renew_within_seconds=1.4,
-        retry_seconds=0.3,
-        monotonic=clock,
-    )
+    turn = quick_turn(apiserver, "kl-pause", "first", monotonic=clock)
     async with turn, kubelink(log, source(apiserver), turn=turn) as first:
         await complete(first)
         before = first.state.epoch
