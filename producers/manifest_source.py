@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import yaml
 
-from producers.core.manifests import BadDocument, Ignored, Read, read_document
+from producers.core.manifests import DEEPEST, BadDocument, Ignored, Read, nesting, read_document
 from producers.core.observations import ListBegun, ListComplete, Observation, Observed, Trouble, Unreadable
 from producers.errors import SourceInvalid
 from producers.source import Deliver
@@ -138,13 +138,16 @@ def read_file(path: Path) -> Iterator[tuple[str, Read]]:
     except (OSError, UnicodeDecodeError) as error:
         yield str(path), BadDocument(f"cannot be read: {error}")
         return
+    if nesting(text) > DEEPEST:
+        yield str(path), BadDocument(f"it is nested more than {DEEPEST} deep")
+        return
     number = 0
     try:
         for document in yaml.load_all(text, Loader=_LOADER):  # a safe loader; JSON is YAML
             number += 1
             for item in read_document(document):
                 yield f"{path}, document {number}", item
-    except (yaml.YAMLError, RecursionError) as error:  # the latter: nested beyond reason
+    except yaml.YAMLError as error:
         yield f"{path}, document {number + 1}", BadDocument(" ".join(f"not YAML: {error}".split()))
 
 

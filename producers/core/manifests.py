@@ -5,6 +5,7 @@ product reads the field; null means absent, as it does to the API server.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -18,6 +19,12 @@ from schemas.objects import KubernetesObject
 CLUSTER_SCOPED: Final = frozenset({"Namespace", "Node"})
 NAME_LABEL: Final = "kubernetes.io/metadata.name"
 """Every Namespace carries its name in this label (KEP-2161)."""
+
+
+DEEPEST: Final = 500
+"""Kubernetes objects are a tenth as deep. The YAML library's C code knows no limit but the process' stack."""
+_BRACKET: Final = re.compile(r"[][{}]")
+_BLOCKS: Final = re.compile(r"^(?: |- |\? )+", re.MULTILINE)
 
 
 class Ignored(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +41,16 @@ class BadDocument(msgspec.Struct, frozen=True, gc=False):
 
 
 Read = KubernetesObject | Ignored | Unreadable | BadDocument
+
+
+def nesting(text: str) -> int:
+    """About how deeply the YAML or JSON *text* is nested, seen without parsing it: never less, brackets in quotes
+    apart."""
+    depth = deepest = 0
+    for match in _BRACKET.finditer(text):
+        depth = depth + 1 if match[0] in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest + max((len(blocks) for blocks in _BLOCKS.findall(text)), default=0)
 
 
 def read_document(document: object) -> Iterator[Read]:

@@ -115,6 +115,18 @@ async def test_changes_of_files_become_events_and_what_is_in_none_any_more_is_go
         await until_known(log, {"Pod/default/web"})
 
 
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 100_000, "- " * 100_000, '{"a":' * 600 + "1" + "}" * 600], ids=["flow", "blocks", "json"]
+)
+async def test_a_file_nested_beyond_reason_is_named_and_stops_nothing_else(log: Log, tmp_path: Path, text: str):
+    (tmp_path / "deep.yaml").write_text(text)
+    (tmp_path / "pod.yaml").write_text("kind: Pod\nmetadata: {name: a}\n")
+    async with kubelink(log, ManifestSource([tmp_path], poll_seconds=0.02)) as link:
+        await complete(link)
+        assert "nested" in link.state.problems[str(tmp_path / "deep.yaml")]
+        assert set(await known(log)) == {"Pod/default/a"}
+
+
 async def test_a_slip_of_the_pen_deletes_nothing_until_it_is_mended(log: Log, tmp_path: Path):
     file = tmp_path / "shop.yaml"
     file.write_text(POLICY)
