@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from compose.lab.state import start_time
+from compose.lab.state import RUN_DIRECTORY, start_time
 
 DEFAULT: Final = "default"
 
@@ -53,7 +53,9 @@ class NoContext(LookupError):
 
 
 def runtime_folder() -> Path:
-    """Where runtime files are: below ``/run/eastwest`` for root, otherwise below the user's own."""
+    """Where runtime files are: where the variable says, below ``/run/eastwest`` for root, else below the user's own."""
+    if stated := os.environ.get(RUN_DIRECTORY):
+        return Path(stated) / "contexts"
     if os.geteuid() == 0:
         return Path("/run/eastwest/contexts")
     if folder := os.environ.get("XDG_RUNTIME_DIR"):
@@ -70,8 +72,9 @@ def announced(context: Context, folder: Path | None = None) -> Iterator[Path]:
     """
     folder = folder or runtime_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for left in folder.glob("*.json"):
-        if (found := _read(left)) is not None and not _runs(found):
+    for left in folder.iterdir():
+        found, writer = _read(left), left.suffix.removeprefix(".")
+        if (found is not None and not _runs(found)) or (writer.isdigit() and start_time(int(writer)) is None):
             left.unlink(missing_ok=True)
     context = replace(context, started=start_time(context.pid) or 0)
     file = folder / f"{as_file_name(context.name)}.json"

@@ -13,6 +13,7 @@ from rich.console import Console
 from compose.contexts import Context, announced
 from compose.embedded.lab_cluster import LabCluster, lab_cluster
 from compose.lab import showing
+from compose.lab.capability import INSIDE
 from compose.lab.cluster.manifests import InvalidManifest, read_manifests
 from compose.lab.plan import DEFAULT_NODES
 from schemas.objects import KubernetesObject
@@ -54,7 +55,8 @@ async def _follow(cluster: LabCluster, files: Sequence[Path], stop: asyncio.Even
             if first:
                 console.print("manifests are followed; Ctrl-C ends the lab. In another terminal:")
                 console.print("  eastwest lab probe     who reaches whom")
-                console.print(f"  eastwest get programs --context {context.name}")
+                if INSIDE not in os.environ:  # the bus of a lab in a user namespace is in there as well
+                    console.print(f"  eastwest get programs --context {context.name}")
                 first = False
 
 

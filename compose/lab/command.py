@@ -144,12 +144,12 @@ def execute(name: str, pod: str, command: Sequence[str]) -> None:
 @lab.command()
 @name_option
 def down(name: str) -> None:
-    """End a running lab, and remove what crashed ones left."""
+    """Remove what crashed labs left; where there is nothing, or by name, end a running lab."""
     with explained():
         swept = removing.sweep(state.run_directory())
         for each in swept:
             click.echo(f"removed what was left of lab {each}")
-        if swept and not state.labs(state.run_directory()):
+        if swept and (not name or name in swept):  # whoever meant the crashed one has no other ended
             return
         chosen, known = running_lab(name)
         os.kill(known.owner.pid, signal.SIGTERM)

@@ -65,6 +65,7 @@ def test_a_file_left_by_a_killed_process_is_passed_over_and_replaced(tmp_path):
 
 def test_a_stack_that_starts_removes_what_killed_ones_left_even_if_their_pid_was_given_again(tmp_path):
     (tmp_path / "gone.json").write_bytes(b'{"name":"gone","pid":%d,"started":1}' % os.getpid())
+    (tmp_path / f"half.{2**22 + 1}").write_bytes(b'{"na')  # beyond the largest pid
     assert contexts.running(tmp_path) == []
     with contexts.announced(contexts.Context(pid=os.getpid()), tmp_path):
         assert [file.name for file in tmp_path.iterdir()] == ["default.json"]

@@ -165,6 +165,18 @@ async def test_a_lab_is_up_in_one_terminal_and_probed_from_another(terminal: Ter
     assert list((terminal.folder / "run").glob("lab-*")) == []
 
 
+async def test_who_removes_what_a_crashed_lab_left_ends_no_other(terminal: Terminal) -> None:
+    async with terminal.running("lab", "up", "-f", "shop.yaml", "--name", "alive") as held:
+        crashed = terminal.folder / "run" / "lab-crashed"
+        crashed.mkdir()
+        swept = terminal.run("lab", "down")
+        assert (swept.returncode, swept.stdout) == (0, "removed what was left of lab crashed\n")
+        assert not crashed.exists()
+        assert "held by process" in terminal.run("lab", "list").stdout
+        assert terminal.run("lab", "down").returncode == 0
+        assert await held.wait() == 0
+
+
 def test_without_a_lab_the_commands_say_how_to_start_one(terminal: Terminal) -> None:
     for command in (["probe"], ["exec", "shop/web-0", "--", "true"], ["down"]):
         done = terminal.run("lab", *command)
