@@ -76,7 +76,6 @@ class Cven:
         """By the runtime's uid: what is."""
         self.revision = -1
         """Realized; -1: none yet."""
-        self.exceptions: tuple[PodException, ...] = ()
         self.latencies: list[float] = []
         """Milliseconds from an event's observation to the kernel; whoever reports takes them away."""
         self.from_disk = False
@@ -90,10 +89,13 @@ class Cven:
         self._health = health
         self._fixed = frozenset(map(addresses.pack, settings.extra_node_addresses))
         self._node_addresses = TrackedSet(self._fixed)
+        self._addressed = False  # whether the node's own addresses were read
+        self._settled = False  # whether all that was told adds up to a revision, or is of the snapshot
+        self._retry_at = 0.0  # loop time, where anything is failing
         self._dirty: set[str] = set()
         self._failing: dict[str, str] = {}  # uid → why
         self._marks: list[Mark] = []
-        self._written: Batches[Mark] = Batches(limit=1 << 20)  # marks whose round has ended
+        self._written: Batches[list[Mark]] = Batches(limit=1 << 20)  # of each round that ended
         self._work = asyncio.Event()
         self._again: Batches[str] = Batches(limit=1 << 20)
         self._kept = kept
@@ -101,6 +103,11 @@ class Cven:
     def __repr__(self) -> str:
         pods = f"{len(self.pods)} Pods, {len(self._dirty)} dirty"
         return f"<C-VEN of {self.settings.node}, realized {self.revision}, {pods}>"
+
+    @property
+    def exceptions(self) -> tuple[PodException, ...]:
+        """The Pods here that do not hold what they should, as of now, not of the last mark: a retry may succeed."""
+        return tuple(self._exceptions())
 
     @property
     def passive(self) -> bool:
@@ -144,7 +151,8 @@ class Cven:
             if update.complete:
                 self.from_disk = False
                 self._mark_dirty(self.pods)  # what no program names is swept
-            if update.mark is not None:
+            self._settled = update.mark is not None
+            if update.mark is not None and self.node.complete:
                 self._marks.append(update.mark)
                 self._work.set()
             self._health.set_ready("policy", self.node.complete, "the node's complete policy is not known yet")
@@ -162,7 +170,11 @@ class Cven:
                     self.pods[uid] = PodEnforcement(sandbox, self.settings.mark, self.settings.set_backend)
                     self._mark_dirty([uid])
                 else:
+                    moved = set(known.sandbox.addresses) != set(sandbox.addresses)
                     known.sandbox = sandbox
+                    if moved:  # or it has them only now: runtimes tell of a Pod before its network is made
+                        known.doubt()
+                        self._mark_dirty([uid])
             self._health.set_ready("runtime", True)
             self.changed.set()
 
@@ -170,8 +182,10 @@ class Cven:
         async with aclosing(watch_addresses(self._node_netns)) as watching:
             async for found in watching:
                 wanted = found | self._fixed
-                if self._node_addresses.change(wanted, self._node_addresses.members - wanted):
+                changed = self._node_addresses.change(wanted, self._node_addresses.members - wanted)
+                if changed or not self._addressed:
                     self._mark_dirty(self.pods)
+                self._addressed = True
 
     async def _fall_back(self) -> None:
         """Enforce what was kept if nobody tells anything newer in time, as after a reboot while NATS is away."""
@@ -179,7 +193,7 @@ class Cven:
         if self._kept is None or self.node.complete:
             return
         _log.warning("NATS is not heard: enforcing from disk", revision=self._kept.revision)
-        self.from_disk = True
+        self.from_disk = self._settled = True
         self.node.apply(self._kept.update())
         self._mark_dirty(self.pods)
 
@@ -188,43 +202,50 @@ class Cven:
         self._work.set()
 
     async def _program(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
         backoff = Backoff(first_seconds=0.1, limit_seconds=10.0)
         while not stop.is_set():
-            await self._wait_for_work(backoff)
+            await self._wait_for_work()
             self._work.clear()
-            if not (self.node.complete or self.from_disk) or not self._node_addresses.version:
+            if not (self.node.complete or self.from_disk) or not self._addressed:
                 continue
             dirty, self._dirty = self._dirty, set()
             marks, self._marks = self._marks, []
+            settled = self._settled
+            retry = bool(self._failing) and loop.time() >= self._retry_at
             if not self.passive:
-                await self._round(dirty | self._failing.keys(), self._sets())
-                if marks:
-                    await self._written.put(marks)
+                await self._round(dirty | self._failing.keys() if retry else dirty)
+                if marks or (settled and self._due()):
+                    await self._written.put([marks])
             if not self._failing:
                 backoff.reset()
+                self._retry_at = 0.0
+            elif retry or self._retry_at <= loop.time():
+                self._retry_at = loop.time() + backoff.delay()
             self.changed.set()
 
-    async def _wait_for_work(self, backoff: Backoff) -> None:
+    async def _wait_for_work(self) -> None:
         """Until something is dirty, or it is time to try again what failed."""
         try:
-            async with asyncio.timeout(backoff.delay() if self._failing else None):
+            async with asyncio.timeout_at(self._retry_at if self._failing else None):
                 await self._work.wait()
         except TimeoutError:
             pass
 
-    async def _round(self, uids: Iterable[str], sets: Sets) -> None:
+    async def _round(self, uids: Iterable[str]) -> None:
         turns = asyncio.Semaphore(self.settings.parallel)
         async with asyncio.TaskGroup() as tasks:
             for uid in sorted(uids):
                 if pod := self.pods.get(uid):
-                    tasks.create_task(self._realize(uid, pod, sets, turns), name=f"program {pod.sandbox.name}")
+                    tasks.create_task(self._realize(uid, pod, turns), name=f"program {pod.sandbox.name}")
 
-    async def _realize(self, uid: str, pod: PodEnforcement, sets: Sets, turns: asyncio.Semaphore) -> None:
+    async def _realize(self, uid: str, pod: PodEnforcement, turns: asyncio.Semaphore) -> None:
         async with turns:
             try:
                 async with asyncio.timeout(ROUND_SECONDS):
                     with self._metrics.patch_seconds.time():
-                        wrote = await pod.realize(self._program_of(uid, pod), sets)
+                        program = self._program_of(uid, pod)
+                        wrote = await pod.realize(program, self._sets_of(program))
             except TimeoutError:
                 self._fail(uid, pod, TimeoutError(f"not programmed within {ROUND_SECONDS:g} s"))
             except TROUBLE as error:
@@ -258,26 +279,29 @@ class Cven:
         self._failing[uid] = reason
         self._metrics.failures.inc()
 
-    def _sets(self) -> Sets:
-        return {**self.node.sets, layout.NODE_SET: self._node_addresses}
+    def _sets_of(self, program: Program | None) -> Sets:
+        """What *program* names, taken with it: later the node may know other ones. Raises `KeyError`."""
+        named = program.sets if program is not None else ()
+        return {**{identity: self.node.sets[identity] for identity in named}, layout.NODE_SET: self._node_addresses}
 
     async def _acknowledge_written(self) -> None:
         """Beside the rounds: a connection table takes milliseconds to walk, and no member waits for that."""
         loop = asyncio.get_running_loop()
-        async for marks in self._written:
+        async for rounds in self._written:
             began = loop.time()
-            await self._acknowledge(marks, self._sets())
+            await self._acknowledge([mark for marks in rounds for mark in marks])
             self.changed.set()
             await asyncio.sleep(max(0.0, began + ACKNOWLEDGE_SECONDS - loop.time()))
 
-    async def _acknowledge(self, marks: list[Mark], sets: Sets) -> None:
+    async def _acknowledge(self, marks: list[Mark]) -> None:
         """The state is complete: judge the connections of what changed, then say that the newest mark is realized."""
-        due = [uid for uid, pod in self.pods.items() if pod.audit_due]
-        await self._audit(due, sets)
+        due = self._due()
+        await self._audit(due)
         if due:
             await self._again.put(due)
+        if not marks:  # a Pod that came late, or was mended
+            return
         self.revision = marks[-1].revision
-        self.exceptions = tuple(self._exceptions())
         self._metrics.realized.set(self.revision)
         arrived = datetime.now(UTC)
         self.latencies += [
@@ -288,19 +312,25 @@ class Cven:
         async with self._acknowledged:
             self._acknowledged.notify_all()
 
+    def _due(self) -> list[str]:
+        """Whose connections have to be judged. What is failing waits until it does not."""
+        return [uid for uid, pod in self.pods.items() if pod.audit_due and uid not in self._failing]
+
     async def _audit_again(self) -> None:
         """A connection whose entry was not confirmed at the first audit is by now, or never."""
         async for uids in self._again:
             await asyncio.sleep(SECOND_AUDIT_SECONDS)
-            await self._audit(set(uids), self._sets())
+            await self._audit(set(uids))
 
-    async def _audit(self, uids: Iterable[str], sets: Sets) -> None:
+    async def _audit(self, uids: Iterable[str]) -> None:
         for uid in uids:
-            pod, program = self.pods.get(uid), self.node.programs.get(uid)
+            pod = self.pods.get(uid)
+            program = self._program_of(uid, pod) if pod is not None else None
             if pod is None or program is None:
                 continue
             pod.audit_due = False
             try:
+                sets = self._sets_of(program)
                 cuts = await pod.audit(program, sets, lambda: conntrack.translations(self._node_netns))
             except TROUBLE as error:
                 self._fail(uid, pod, error)

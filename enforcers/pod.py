@@ -14,6 +14,7 @@ from enforcers.core.cutting import Cut, may_tighten, no_longer_allowed
 from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, compare, desire, realized
 from enforcers.core.layout import Interface
 from enforcers.core.observation import Observed
+from enforcers.namespaces import NoNamespace
 from enforcers.runtime import Sandbox
 from enforcers.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.sockets import NETLINK_NETFILTER, NetlinkSocket
@@ -56,6 +57,7 @@ class PodEnforcement:
         self._realized: Realized | None = None
         self._interface = ""
         self._turn = asyncio.Lock()
+        self._closed = False
         self._socket: NetlinkSocket | None = None
         self._using: asyncio.Future[Any] | None = None
         """The newest work on the socket by a thread."""
@@ -79,6 +81,8 @@ class PodEnforcement:
         desired = self._desire(program)
         known = self._realized
         patch = advance(desired, known, sets) if known else compare(desired, await self._observe(desired, sets), sets)
+        if known is None:  # whoever wrote what is there may have ended before it judged the connections
+            self.audit_due = bool(desired.sets)
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
@@ -89,12 +93,17 @@ class PodEnforcement:
         return bool(patch)
 
     def doubt(self) -> None:
-        """What the namespace holds is not certain any more: read it at the next `realize`."""
-        self._realized = None
-        self.close()
+        """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`."""
+        self._realized = self._desired = None
+        self._interface = ""
+        self._let_go()
 
     def close(self) -> None:
-        """Let go of the namespace; rules stay. The next call opens it again."""
+        """Let go of the namespace for good; rules stay. Whatever still works on it ends with `NoNamespace`."""
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         netlink, self._socket = self._socket, None
         if netlink is None:
             return
@@ -163,6 +172,8 @@ class PodEnforcement:
             await self._use(lambda netlink: conntrack.forget(netlink, conntrack.marked(netlink, self.mark)))
 
     def _opened(self) -> NetlinkSocket:
+        if self._closed:  # one that is opened now nobody would close, and it would keep the Pod's network alive
+            raise NoNamespace(self.sandbox.netns)
         if self._socket is None:
             self._socket = NetlinkSocket(self.sandbox.netns, NETLINK_NETFILTER)
         return self._socket
@@ -174,7 +185,7 @@ class PodEnforcement:
         try:
             return await asyncio.shield(using)
         except BaseException:
-            self.close()
+            self._let_go()
             raise
 
     def _desire(self, program: Program | None) -> Desired:

@@ -95,7 +95,11 @@ class NodeState:
                 dirty |= self._naming.get(change.id, set())
         for program in update.programs:
             uid = _runtime_id(program)
+            before = self._runtime_ids.get(program.uid, uid)
             self._runtime_ids[program.uid] = uid
+            if before != uid and before in self.programs:
+                self._forget(before)
+                dirty.add(before)
             if self.programs.get(uid) != program:
                 self._forget(uid)
                 self.programs[uid] = program
@@ -104,16 +108,13 @@ class NodeState:
                 dirty.add(uid)
         for uid in update.gone:
             known = self._runtime_ids.pop(uid, uid)
-            if known in self.programs:
+            # A static Pod's next mirror has another uid and the same id at the runtime: its program may be here by now.
+            if known in self.programs and self.programs[known].uid == uid:
                 self._forget(known)
                 dirty.add(known)
         for identity in self.sets.keys() - self._naming.keys():  # named again, it comes whole again
             del self.sets[identity]
         return dirty
-
-    def naming(self, identities: Iterable[str]) -> set[str]:
-        """The Pods whose programs name any of *identities*."""
-        return {uid for identity in identities for uid in self._naming.get(identity, ())}
 
     def _change_set(self, change: SetChange, *, whole: bool) -> bool:
         tracked = self.sets.get(change.id)
@@ -134,11 +135,6 @@ class NodeState:
             self._naming[identity].discard(uid)
             if not self._naming[identity]:
                 del self._naming[identity]
-
-
-def isolated(program: Program | None) -> bool:
-    """Whether *program* asks for any rule."""
-    return program is not None and (program.ingress is not None or program.egress is not None)
 
 
 def _runtime_id(program: Program) -> str:

@@ -15,6 +15,7 @@ from tests.enforcers.pod_world import (
     enforced,
     isolated,
     packed,
+    pod_of,
     program,
     rule,
     sets,
@@ -92,9 +93,10 @@ async def test_a_syn_from_the_port_of_a_cut_connection_is_judged_anew(world):
 
 
 async def test_a_pod_that_goes_while_its_connections_are_judged_disturbs_nobody(world):
-    pod = await enforced(world, ALLOW, sets())
+    await enforced(world, ALLOW, sets())
 
     async def judged_to_its_end() -> bool:
+        pod = pod_of(world)
         judging = asyncio.create_task(pod.audit(ALLOW, sets(), dict))
         await asyncio.sleep(0)  # a thread has its socket now
         pod.close()

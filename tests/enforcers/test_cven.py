@@ -4,16 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from enforcers.cven import Cven
 from enforcers.enforcer import Enforcer, keep_snapshots
 from enforcers.given_runtime import GivenRuntime
-from enforcers.metrics import Metrics
 from enforcers.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
@@ -23,70 +20,10 @@ from schemas.programs import Program
 from schemas.status import PodState
 from streams.nats_bus import NatsBus
 from streams.telemetry import Health
-from tests.enforcers.pod_world import CLIENTS, PORT_80, World, both, eventually, isolated, packed, program, rule
+from tests.enforcers.cven_world import Told, realized, running, told, until
+from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, both, isolated, packed
 
 pytestmark = pytest.mark.netns
-
-DENY = program(ingress=isolated())
-ALLOW = program(ingress=isolated(rule(PORT_80)))
-
-
-def told(revision: int, *programs: Program, clients: set[bytes], complete: bool = True) -> NodeUpdate:
-    change = SetChange(id=CLIENTS, added=frozenset(clients))
-    return NodeUpdate(programs=programs, sets=(change,), mark=Mark(revision=revision), complete=complete)
-
-
-class Told:
-    """A policy reader that tells what a test says."""
-
-    def __init__(self, *updates: NodeUpdate) -> None:
-        self._updates: asyncio.Queue[NodeUpdate] = asyncio.Queue()
-        self.tell(*updates)
-
-    def tell(self, *updates: NodeUpdate) -> None:
-        for update in updates:
-            self._updates.put_nowait(update)
-
-    def __aiter__(self) -> AsyncIterator[NodeUpdate]:
-        return self
-
-    async def __anext__(self) -> NodeUpdate:
-        return await self._updates.get()
-
-
-@asynccontextmanager
-async def running(
-    world: World,
-    reader: Told,
-    *sandboxes: Sandbox,
-    runtime: GivenRuntime | None = None,
-    kept: Kept | None = None,
-    **settings: Any,
-) -> AsyncIterator[Cven]:
-    cven = Cven(
-        EnforcerSettings(node="node-1", **settings),
-        runtime or GivenRuntime(sandboxes or (world.sandbox(),)),
-        node_netns=world.path("node"),
-        kept=kept,
-        metrics=Metrics(CollectorRegistry()),
-        health=Health(),
-    )
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(cven.run(reader, stop), name="C-VEN")
-        try:
-            yield cven
-        finally:
-            stop.set()
-
-
-async def realized(cven: Cven, revision: int) -> None:
-    async with asyncio.timeout(10):
-        await cven.realized(revision)
-
-
-async def until(what: str, holds: Any) -> None:
-    await asyncio.to_thread(eventually, what, holds)
 
 
 async def test_programs_become_rules_and_the_revision_is_realized(world):

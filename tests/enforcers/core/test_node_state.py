@@ -1,5 +1,6 @@
 """What a node was told: the last word counts, however it came."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,3 +100,26 @@ def test_an_unisolated_pod_wants_neither_rule_nor_set():
     assert desired.sets == frozenset()
     assert not compare(desired, NOTHING, {})
     assert realized(desired, {}).tables == {family: ObservedTable() for family in FAMILIES}
+
+
+def mirrored(uid: str, mirror: str) -> Program:
+    return msgspec.structs.replace(program(uid), mirror=mirror)
+
+
+def test_a_static_pod_whose_mirror_is_made_anew_keeps_its_program():
+    state = NodeState()
+    state.apply(NodeUpdate(programs=(mirrored("first", "static"),)))
+
+    state.apply(NodeUpdate(programs=(mirrored("second", "static"),), gone=("first",)))
+
+    assert state.programs == {"static": mirrored("second", "static")}
+    state.apply(NodeUpdate(gone=("second",)))
+    assert state.programs == {}
+
+
+def test_a_pod_that_gets_another_id_at_the_runtime_is_let_go_of_under_the_old_one():
+    state = NodeState()
+    state.apply(NodeUpdate(programs=(mirrored("u", "old"),)))
+
+    assert state.apply(NodeUpdate(programs=(mirrored("u", "new"),))) == {"old", "new"}
+    assert state.programs.keys() == {"new"}

@@ -1,0 +1,77 @@
+"""A C-VEN in a world of namespaces, told its policy by the test."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from enforcers.cven import Cven
+from enforcers.given_runtime import GivenRuntime
+from enforcers.metrics import Metrics
+from enforcers.runtime import Sandbox
+from enforcers.settings import EnforcerSettings
+from enforcers.snapshot import Kept
+from schemas.policy import Mark, NodeUpdate, SetChange
+from schemas.programs import Program
+from streams.telemetry import Health
+from tests.enforcers.pod_world import CLIENTS, World, eventually
+
+
+def told(revision: int, *programs: Program, clients: set[bytes], complete: bool = True) -> NodeUpdate:
+    change = SetChange(id=CLIENTS, added=frozenset(clients))
+    return NodeUpdate(programs=programs, sets=(change,), mark=Mark(revision=revision), complete=complete)
+
+
+class Told:
+    """A policy reader that tells what a test says."""
+
+    def __init__(self, *updates: NodeUpdate) -> None:
+        self._updates: asyncio.Queue[NodeUpdate] = asyncio.Queue()
+        self.tell(*updates)
+
+    def tell(self, *updates: NodeUpdate) -> None:
+        for update in updates:
+            self._updates.put_nowait(update)
+
+    def __aiter__(self) -> AsyncIterator[NodeUpdate]:
+        return self
+
+    async def __anext__(self) -> NodeUpdate:
+        return await self._updates.get()
+
+
+@asynccontextmanager
+async def running(
+    world: World,
+    reader: Told,
+    *sandboxes: Sandbox,
+    runtime: GivenRuntime | None = None,
+    kept: Kept | None = None,
+    **settings: Any,
+) -> AsyncIterator[Cven]:
+    cven = Cven(
+        EnforcerSettings(node="node-1", **settings),
+        runtime or GivenRuntime(sandboxes or (world.sandbox(),)),
+        node_netns=world.path("node"),
+        kept=kept,
+        metrics=Metrics(CollectorRegistry()),
+        health=Health(),
+    )
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(cven.run(reader, stop), name="C-VEN")
+        try:
+            yield cven
+        finally:
+            stop.set()
+
+
+async def realized(cven: Cven, revision: int) -> None:
+    async with asyncio.timeout(10):
+        await cven.realized(revision)
+
+
+async def until(what: str, holds: Any) -> None:
+    await asyncio.to_thread(eventually, what, holds)
