@@ -1,5 +1,6 @@
 """The options by which every reading command says which stack it means, and the connections that follow from them."""
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -42,7 +43,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         elif self.log:
             from streams.sqlite_log import SqliteLogs
 
-            async with SqliteLogs(_existing(self.log)) as embedded:
+            path = _existing(self.log)
+            closed = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+            async with SqliteLogs(path, read_only=closed) as embedded:
                 cluster = _only_cluster(self.log, [topic.name for topic in await embedded.topics()], self.cluster)
                 yield EventLog(cluster, await embedded.find(topic(cluster)))
         else:
@@ -65,9 +68,12 @@ class EventLog(NamedTuple):
 
 
 def _existing(file: str) -> Path:
-    if not (path := Path(file)).is_file():
-        raise click.UsageError(f"there is no log {file}")
-    return path
+    try:
+        if (path := Path(file)).is_file():
+            return path
+    except PermissionError as error:
+        raise click.UsageError(str(error)) from None
+    raise click.UsageError(f"there is no log {file}")
 
 
 def _only_cluster(file: str, found: list[str], wanted: str) -> str:

@@ -62,15 +62,21 @@ _UNAVAILABLE: Final = frozenset(
 class LogFile:
     """One connection to the file. Use it from one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, creating it where there is none.
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the file, creating it where there is none; with *read_only* it and its folder stay as they are.
 
         Raises `NotALog` for a file that is something else, `LogUnavailable` where it cannot be opened.
         """
         self._path = path
+        self._read_only = read_only
         with self._translating():
             self._connection = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+                _to_be_read(path) if read_only else path,
+                uri=read_only,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
             )
         try:
             with self._translating():
@@ -244,6 +250,8 @@ class LogFile:
         """Recognize the file before changing anything in it; make a new one a log."""
         execute = self._connection.execute
         new = self._is_new()
+        if self._read_only:
+            return
         execute(f"PRAGMA page_size = {PAGE_BYTES}")  # heeded by a new file only
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
@@ -292,6 +300,13 @@ class LogFile:
             if code in _UNAVAILABLE:
                 raise LogUnavailable(str(self._path), str(error)) from error
             raise
+
+
+def _to_be_read(path: Path) -> str:
+    """The URI by which SQLite only reads *path*. Without a write-ahead log nobody writes, and none can be made for a
+    reader that may not write: so it is declared immutable."""
+    alone = not path.with_name(f"{path.name}-wal").exists()
+    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
 
 
 def _packed(headers: Headers) -> bytes | None:

@@ -45,10 +45,19 @@ class SqliteLogs:
     """The logs in one file. Several processes may have it open; each commit is seen whole or not at all."""
 
     def __init__(
-        self, path: Path, *, clean_every_seconds: float | None = None, clock_ms: Callable[[], int] = wall_clock_ms
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        clean_every_seconds: float | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        """*clean_every_seconds* is for those at whose place the log is kept; a reader of a file leaves it as it is."""
+        """*clean_every_seconds* is for those at whose place the log is kept; a reader of a file leaves it as it is.
+
+        With *read_only* the file has to exist, and neither it nor its folder is changed: for who may not.
+        """
         self._path = path
+        self._opening = partial(LogFile, path, read_only=read_only)
         self._clean_every = clean_every_seconds
         self._cleaning: asyncio.Task[None] | None = None
         self._clock_ms = clock_ms
@@ -69,9 +78,9 @@ class SqliteLogs:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
         try:
-            self._writing = await loop.run_in_executor(self._writer, LogFile, self._path)
+            self._writing = await loop.run_in_executor(self._writer, self._opening)
             try:
-                self._reading = await loop.run_in_executor(self._reader, LogFile, self._path)
+                self._reading = await loop.run_in_executor(self._reader, self._opening)
             except BaseException:
                 self._writing.close()
                 raise

@@ -7,7 +7,6 @@ API server or manifests ─▶ embedded world ─┬─▶ C-VEN of this node �
 import asyncio
 import os
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -38,11 +37,11 @@ async def run_everything(roles: Roles, context: str) -> None:
 
     Raises `click.UsageError` where enforcing is asked for and this machine has no container runtime there.
     """
-    has_runtime = Path(roles.enforcer.runtime).is_socket()  # noqa: ASYNC240  once, before anything runs
+    has_runtime = os.access(roles.enforcer.runtime, os.R_OK | os.W_OK)
     if not has_runtime and not roles.enforcer.observe:
         raise click.UsageError(
-            f"there is no container runtime at {roles.enforcer.runtime}, so no Pods of this node can be programmed; "
-            "name its socket by --runtime, or use --observe for inventory and plan"
+            f"there is no container runtime at {roles.enforcer.runtime} that we may ask, so no Pods of this node "
+            "can be programmed; name its socket by --runtime, or use --observe for inventory and plan"
         )
     folder = data_folder(roles.kubelink) / as_file_name(context)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,6 +1,7 @@
 """What is particular to the log in a file: what it is, who has it open, what is left when its writer is killed."""
 
 import asyncio
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -259,3 +260,29 @@ async def test_a_follower_with_an_end_misses_nothing_that_is_committed_while_it_
         for end in range(1, 400):
             found, _ = await asyncio.gather(follow(end), log.append(numbered(1)))
             assert found == [end - 1]
+
+
+async def test_who_may_not_write_reads_and_changes_nothing(tmp_path: Path) -> None:
+    topic, path = fresh_topic(), tmp_path / "log.db"
+    async with SqliteLogs(path) as logs:
+        await (await logs.open(topic)).append(numbered(3))
+    before = path.read_bytes()
+
+    async with SqliteLogs(path, read_only=True) as logs:
+        assert numbers(await everything(await logs.find(topic))) == [0, 1, 2]
+        with pytest.raises(LogUnavailable, match="readonly"):
+            await (await logs.open(topic)).append(numbered(1))
+    assert os.listdir(tmp_path) == ["log.db"]
+    assert path.read_bytes() == before
+
+
+async def test_who_may_not_write_follows_a_log_that_is_being_written(tmp_path: Path) -> None:
+    topic, path = fresh_topic(), tmp_path / "log.db"
+    async with SqliteLogs(path) as logs:
+        log = await logs.open(topic)
+        await log.append(numbered(1))
+        async with SqliteLogs(path, read_only=True) as others:
+            found = await others.find(topic)
+            assert numbers(await everything(found)) == [0]
+            await log.append(numbered(1, start=1))
+            assert numbers(await everything(found)) == [0, 1]
