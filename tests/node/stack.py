@@ -70,16 +70,17 @@ class Stack:
         self.processor: ChildProcess
         self.enforcers: dict[str, ChildProcess] = {}
         """By name of node."""
+        self._started: list[ChildProcess] = []
         self._since: dict[str, str] = {}  # node → when its enforcer was started: what was said before counts no more
         self._exit = AsyncExitStack()
 
     async def up(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        await asyncio.gather(
-            self._exit.enter_async_context(self.kafka),
-            self._exit.enter_async_context(self.nats),
-            self.cluster.kubectl("apply", "-f", str(MANIFESTS / "00-namespace.yaml")),
-        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._exit.enter_async_context(self.kafka), name="kafka")
+            tasks.create_task(self._exit.enter_async_context(self.nats), name="nats")
+            manifest = str(MANIFESTS / "00-namespace.yaml")
+            tasks.create_task(self.cluster.kubectl("apply", "-f", manifest), name="namespace")
         self.kubelink = self.start_kubelink(await self._kubelink_kubeconfig())
         self.processor = self.spawn("processor", "--status-seconds", "1")
         for node in self.cluster.nodes:
@@ -87,7 +88,7 @@ class Stack:
         await self.enforced()
 
     async def down(self) -> None:
-        for process in (*self.enforcers.values(), *filter(None, map(self.__dict__.get, ("processor", "kubelink")))):
+        for process in reversed(self._started):
             await process.end()
         await self._exit.aclose()
 
@@ -128,13 +129,15 @@ class Stack:
         shared = ("--cluster", self.name, "--nats", self.nats.url, "--listen", LISTEN[role], "--data", str(own))
         log = () if role == "enforcer" else ("--kafka", self.kafka.bootstrap)
         where = inside_command(machine or self.cluster.namespace)
-        return ChildProcess.spawn(
+        process = ChildProcess.spawn(
             f"{role} {folder}".strip(),
             [*where, EASTWEST, role, *shared, *log, *arguments],
             log=own / f"{role}.log",
             folder=own,
             environment=ENVIRONMENT,
         )
+        self._started.append(process)
+        return process
 
     def ensure_running(self) -> None:
         """Raises ChildEnded for a role that ended."""
