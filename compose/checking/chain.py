@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from compose.checking.cases import Action, Case, Object
 from compose.checking.history import History
+from compose.connections import LOG_FILE
 from enforcers.core.node_state import NodeState
 from processors import processor
 from processors.settings import ProcessorSettings
@@ -195,7 +196,7 @@ class Chain:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._logs = await stack.enter_async_context(SqliteLogs(self._folder / "log.db"))
+            self._logs = await stack.enter_async_context(SqliteLogs(self._folder / LOG_FILE))
             server = await stack.enter_async_context(NatsChild(self._folder / "nats"))
             self._bus = await stack.enter_async_context(NatsBus(server.url, name="eastwest check"))
             self._stack = stack.pop_all()

@@ -29,7 +29,7 @@ from schemas.reports import (
     report_key,
 )
 from streams.errors import ReadFailed
-from streams.inventory_bucket import watch_inventory
+from streams.inventory_bucket import stream_name, watch_inventory
 from streams.nats_bus import NatsBus
 from streams.status import read_status
 
@@ -152,7 +152,7 @@ async def _show(target: Target, wanted: Wanted) -> None:
     async with target.bus() as bus:
         cluster = target.cluster or "default"
         if not wanted.watch:
-            await require_stream(bus, f"KV_{names.inventory_bucket(cluster)}", f"inventory of cluster {cluster}")
+            await require_stream(bus, stream_name(cluster), f"inventory of cluster {cluster}")
         printer = Printer(wanted)
         async with aclosing(_reports(bus, cluster, wanted.keys)) as changes:
             async for values in changes:
