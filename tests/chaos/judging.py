@@ -80,7 +80,7 @@ class States:
             event = decode_event(record.value)
             if event.kind == "Pod" and event.type is not EventType.DELETED:
                 self._know(decode_object("Pod", event.object), event.uid)
-        if self.fold.advance([record]).change and self.fold.complete:
+        if self.fold.advance([record]).change:
             self._judge(self.fold.policy(), record.offset)
 
     def _know(self, pod: Pod | object, uid: str) -> None:
@@ -122,7 +122,9 @@ class Findings(msgspec.Struct):
     denied: int = 0
     leaked: list[str] = []
     between: list[str] = []
-    """Passed, though every state denied them, one by this end and one by that."""
+    """Passed, though every state in force denied them, one by this end and one by that."""
+    between_for_ever: int = 0
+    """How many of these every state to the end of the log denied."""
     allowed: int = 0
     lost: list[str] = []
 
@@ -159,4 +161,6 @@ def judge(prober: Prober, states: States) -> Findings:
                 found.lost.append(where)
         elif number in got and not any(one.source and one.destination for one in verdicts):
             found.between.append(where)
+            later = states.verdicts(pair, volley.realized, states.fold.revision)
+            found.between_for_ever += not any(one.source and one.destination for one in later)
     return found
