@@ -121,23 +121,26 @@ class Cven:
 
     async def run(self, updates: AsyncIterator[NodeUpdate], stop: asyncio.Event) -> None:
         """Enforce what *updates* tell until *stop* is set; then end the round that was begun. Rules stay."""
-        async with asyncio.TaskGroup() as tasks:
-            others = [
-                tasks.create_task(self._take_policy(updates), name="take in policy"),
-                tasks.create_task(self._take_sandboxes(), name="take in sandboxes"),
-                tasks.create_task(self._take_addresses(), name="take in addresses"),
-                tasks.create_task(self._acknowledge_written(), name="acknowledge"),
-                tasks.create_task(self._audit_again(), name="audit again"),
-                tasks.create_task(self._fall_back(), name="fall back to the disk"),
-            ]
-            programming = tasks.create_task(self._program(stop), name="program Pods")
-            await first_of(programming, stop)
-            self._work.set()
-            await asyncio.wait([programming])
-            for task in others:
-                task.cancel()
-        for pod in self.pods.values():
-            pod.close()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                others = [
+                    tasks.create_task(self._take_policy(updates), name="take in policy"),
+                    tasks.create_task(self._take_sandboxes(), name="take in sandboxes"),
+                    tasks.create_task(self._take_addresses(), name="take in addresses"),
+                    tasks.create_task(self._acknowledge_written(), name="acknowledge"),
+                    tasks.create_task(self._audit_again(), name="audit again"),
+                    tasks.create_task(self._fall_back(), name="fall back to the disk"),
+                ]
+                programming = tasks.create_task(self._program(stop), name="program Pods")
+                await first_of(programming, stop)
+                self._work.set()
+                await asyncio.wait([programming])
+                for task in others:
+                    task.cancel()
+        finally:
+            for pod in self.pods.values():
+                await pod.idle()  # or the end of the loop would come before the end of its socket
+                pod.close()
         _log.info("stopped; the rules of all Pods stay", node=self.settings.node, pods=len(self.pods))
 
     async def realized(self, revision: int) -> None:

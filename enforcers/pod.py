@@ -103,6 +103,11 @@ class PodEnforcement:
         self._closed = True
         self._let_go()
 
+    async def idle(self) -> None:
+        """Wait until no thread works on the namespace, also for someone who gave up."""
+        if self._using is not None:
+            await asyncio.wait([self._using])
+
     def _let_go(self) -> None:
         netlink, self._socket = self._socket, None
         if netlink is None:
