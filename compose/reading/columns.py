@@ -64,13 +64,13 @@ def _workload(report: Workload, spoken: Spoken) -> tuple[Row, Row]:
 
 
 def _container_workload(report: ContainerWorkload, spoken: Spoken) -> tuple[Row, Row]:
-    detail = spoken.detail(report)
+    detail, trouble = spoken.detail(report), spoken.trouble(report)
     return (
         report.namespace, report.name, "yes" if report.ready else "no",
         "Terminating" if report.terminating else report.phase, report.segmentation, report.policies_total,
         ",".join(report.addresses), report.node, _age(report, spoken),
     ), (
-        report.owners[-1] if report.owners else "", detail.state if detail else "",
+        report.owners[-1] if report.owners else "", ": ".join(filter(None, (detail.state if detail else "", trouble))),
         ", ".join(f"{c.name} ({c.state or 'unknown'})" for c in report.containers),
         ",".join(policy.rpartition("/")[2] for policy in report.policies), "; ".join(report.caveats),
     )  # fmt: skip

@@ -41,6 +41,12 @@ class Spoken(msgspec.Struct, frozen=True):
             return None
         return next((pod for pod in found.status.pods if pod.uid == workload.uid), None)
 
+    def trouble(self, workload: ContainerWorkload) -> str:
+        """Why its node's enforcer could not make a Pod hold what it should; empty: nothing is known against it."""
+        cven = self.cven(workload.node)
+        exceptions = cven[0].exceptions if cven is not None else ()
+        return next((each.reason for each in exceptions if each.uid == workload.uid), "")
+
 
 NOTHING = Spoken({}, 0.0)
 

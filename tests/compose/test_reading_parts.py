@@ -17,7 +17,16 @@ from schemas.addresses import TCP, pack
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual
 from schemas.reports import Backend, ContainerWorkload, Profile, Summary, Trouble, VirtualPort, VirtualService, Workload
 from schemas.sets import SetKind, endpoint, set_id
-from schemas.status import Component, CvenStatus, KubelinkStatus, PodException, ProcessorStatus
+from schemas.status import (
+    Component,
+    CvenStatus,
+    KubelinkStatus,
+    PodDetail,
+    PodException,
+    PodState,
+    ProcessorStatus,
+    RuntimeStatus,
+)
 from streams.status import Heard
 
 
@@ -73,6 +82,18 @@ def test_every_row_has_its_headings():
         normal, more = HEADINGS[type(report)]
         assert len(row(report, NOTHING, False)) == len(normal)
         assert len(row(report, NOTHING, True)) == len(normal) + len(more)
+
+
+def test_a_pod_that_could_not_be_programmed_says_why_when_wide():
+    unable = PodException(uid="u", namespace="s", name="p", reason="no iptables there")
+    detail = PodDetail(uid="u", namespace="s", name="p", state=PodState.ERROR)
+    heard = {
+        (Component.CVEN, "n1"): Heard(CvenStatus(node="n1", heartbeat="", exceptions=(unable,)), 100.0),
+        (Component.RUNTIME, "n1"): Heard(RuntimeStatus(node="n1", pods=(detail,)), 100.0),
+    }
+    report = ContainerWorkload(namespace="s", name="p", uid="u", node="n1")
+
+    assert "error: no iptables there" in row(report, Spoken(heard, 101.0, 7), True)
 
 
 def test_the_summary_shows_components_their_lag_and_what_is_wrong():
