@@ -11,27 +11,47 @@ from enforcers.core.netlink import DUMP, REQUEST, attributes, message
 from enforcers.namespaces import inside
 from enforcers.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
 
-GETADDR: Final = 22
-NEWADDR: Final = 20
+GETADDR, NEWADDR = 22, 20
+GETLINK, NEWLINK = 18, 16
 ADDRESS, LOCAL = 1, 2
-ADDRESS_CHANGES: Final = 0x10 | 0x100
-"""RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
+LINK_INFO, PORT_KIND = 18, 4
+CHANGES: Final = 0x1 | 0x10 | 0x100
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
 LOOPBACK: Final = (b"\x7f", b"\0" * 15 + b"\x01")
+LINK_LOCAL: Final = b"\xfe\x80"
 
 
 def addresses(path: Path) -> dict[bytes, int]:
-    """Every address in the namespace, packed, with the index of its link; loopback ones left out."""
+    """Every address in the namespace, packed, with the index of its link.
+
+    Left out are loopback ones, and link-local ones of bridge ports: nobody can speak from these, and every Pod that
+    comes or goes brings or takes one, so that all other Pods of its node would be written to each time.
+    """
     with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
+        ports = _bridge_ports(netlink)
         found: dict[bytes, int] = {}
         for kind, body in netlink.dump(message(GETADDR, REQUEST | DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0))):
             if kind != NEWADDR:
                 continue
             index = struct.unpack_from("=I", body, 4)[0]
             parts = dict(attributes(body[8:]))
-            address = parts.get(LOCAL) or parts.get(ADDRESS)
-            if address and not address.startswith(LOOPBACK[0]) and address != LOOPBACK[1]:
-                found[address] = index
+            address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
+            if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
+                continue
+            if index in ports and address.startswith(LINK_LOCAL):
+                continue
+            found[address] = index
         return found
+
+
+def _bridge_ports(netlink: NetlinkSocket) -> set[int]:
+    """Indices of the links that belong to a bridge."""
+    ports: set[int] = set()
+    for kind, body in netlink.dump(message(GETLINK, REQUEST | DUMP, struct.pack("=BxHiII", 0, 0, 0, 0, 0))):
+        information = dict(attributes(dict(attributes(body[16:])).get(LINK_INFO, b"")))
+        if kind == NEWLINK and information.get(PORT_KIND, b"").rstrip(b"\0") == b"bridge":
+            ports.add(struct.unpack_from("=i", body, 4)[0])
+    return ports
 
 
 def interface_of(path: Path, wanted: Collection[bytes]) -> str | None:
@@ -44,7 +64,7 @@ async def watch_addresses(path: Path) -> AsyncGenerator[frozenset[bytes]]:
     """All addresses of the namespace, now and whenever they change."""
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
-    with NetlinkSocket(path, NETLINK_ROUTE, ADDRESS_CHANGES) as netlink:
+    with NetlinkSocket(path, NETLINK_ROUTE, CHANGES) as netlink:
 
         def readable() -> None:
             try:

@@ -1,0 +1,36 @@
+"""What counts as the own node's address."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from enforcers.addressing import addresses, watch_addresses
+from tests.enforcers.pod_world import both
+
+pytestmark = pytest.mark.netns
+
+LINK_LOCAL = b"\xfe\x80"
+
+
+def test_a_bridge_counts_with_all_its_addresses_its_ports_link_local_ones_do_not(world):
+    found = addresses(world.path("node"))
+    assert both("node") <= found.keys()
+    assert b"\x7f\0\0\1" not in found
+    link_local = {index for address, index in found.items() if address.startswith(LINK_LOCAL)}
+    assert link_local <= {found[next(iter(both("node")))]}  # the bridge's own at most, whatever its ports have
+
+
+async def test_a_pod_that_comes_changes_nothing_for_the_others(world):
+    async with aclosing(watch_addresses(world.path("node"))) as watching:
+        before = await anext(watching)
+        world.command("node", "ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1")
+        world.command("node", "ip", "link", "set", "late0", "master", "br0", "up")
+        world.command("node", "ip", "link", "set", "late1", "up")
+        world.command("node", "ip", "link", "set", "late1", "master", "br0")
+        world.command("node", "ip", "address", "add", "10.77.9.1/32", "dev", "br0")
+        after = before
+        async with asyncio.timeout(15):
+            while after - before != {bytes((10, 77, 9, 1))}:  # in between a port may have an address and no bridge yet
+                after = await anext(watching)
+        assert before <= after
