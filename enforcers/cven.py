@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -44,8 +45,11 @@ from streams.telemetry import Health
 SECOND_AUDIT_SECONDS: Final = 0.15
 ACKNOWLEDGE_SECONDS: Final = 0.1
 """At least this long between two acknowledgements: each walks the connection table once per Pod that was tightened."""
-ROUND_SECONDS: Final = 30.0
-"""A Pod that takes longer to program is given up for this round."""
+LATE_SECONDS: Final = 1.0
+"""A Pod that takes longer to program is waited for by nobody."""
+LATE: Final = "still being programmed"
+GIVEN_UP_SECONDS: Final = 30.0
+"""A Pod that takes longer still is begun anew."""
 
 _log = structlog.get_logger("enforcers.cven")
 
@@ -94,6 +98,9 @@ class Cven:
         self._retry_at = 0.0  # loop time, where anything is failing
         self._dirty: set[str] = set()
         self._failing: dict[str, str] = {}  # uid → why
+        self._late: set[str] = set()  # being programmed since an earlier round
+        self._missed: set[str] = set()  # of these, what is dirty again
+        self._turns = asyncio.Semaphore(settings.parallel)
         self._marks: list[Mark] = []
         self._written: Batches[list[Mark]] = Batches(limit=1 << 20)  # of each round that ended
         self._work = asyncio.Event()
@@ -131,7 +138,7 @@ class Cven:
                     tasks.create_task(self._audit_again(), name="audit again"),
                     tasks.create_task(self._fall_back(), name="fall back to the disk"),
                 ]
-                programming = tasks.create_task(self._program(stop), name="program Pods")
+                programming = tasks.create_task(self._program(tasks, stop), name="program Pods")
                 await first_of(programming, stop)
                 self._work.set()
                 await asyncio.wait([programming])
@@ -204,7 +211,7 @@ class Cven:
         self._dirty.update(uids)
         self._work.set()
 
-    async def _program(self, stop: asyncio.Event) -> None:
+    async def _program(self, tasks: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         backoff = Backoff(first_seconds=0.1, limit_seconds=10.0)
         while not stop.is_set():
@@ -217,7 +224,7 @@ class Cven:
             settled = self._settled
             retry = bool(self._failing) and loop.time() >= self._retry_at
             if not self.passive:
-                await self._round(dirty | self._failing.keys() if retry else dirty)
+                await self._round(tasks, dirty | self._failing.keys() if retry else dirty)
                 if marks or (settled and self._due()):
                     await self._written.put([marks])
             if not self._failing:
@@ -235,22 +242,40 @@ class Cven:
         except TimeoutError:
             pass
 
-    async def _round(self, uids: Iterable[str]) -> None:
-        turns = asyncio.Semaphore(self.settings.parallel)
-        async with asyncio.TaskGroup() as tasks:
-            for uid in sorted(uids):
-                if pod := self.pods.get(uid):
-                    tasks.create_task(self._realize(uid, pod, turns), name=f"program {pod.sandbox.name}")
+    async def _round(self, tasks: asyncio.TaskGroup, uids: Iterable[str]) -> None:
+        """Program *uids*; one that is late goes on by itself, named as an exception, and its neighbours do not wait."""
+        begun: dict[str, asyncio.Task[None]] = {}
+        for uid in sorted(uids):
+            if uid in self._late:
+                self._missed.add(uid)
+            elif pod := self.pods.get(uid):
+                begun[uid] = tasks.create_task(self._realize(uid, pod), name=f"program {pod.sandbox.name}")
+        if not begun:
+            return
+        _, late = await asyncio.wait(begun.values(), timeout=LATE_SECONDS)
+        for uid, task in begun.items():
+            if task in late:
+                self._late.add(uid)
+                self._failing[uid] = LATE
+                task.add_done_callback(partial(self._caught_up, uid))
 
-    async def _realize(self, uid: str, pod: PodEnforcement, turns: asyncio.Semaphore) -> None:
-        async with turns:
+    def _caught_up(self, uid: str, _: asyncio.Task[None]) -> None:
+        self._late.discard(uid)
+        if uid in self._missed and uid in self.pods:  # what it was told meanwhile it does not hold yet
+            self._failing[uid] = LATE
+            self._mark_dirty([uid])
+        self._missed.discard(uid)
+        self.changed.set()
+
+    async def _realize(self, uid: str, pod: PodEnforcement) -> None:
+        async with self._turns:
             try:
-                async with asyncio.timeout(ROUND_SECONDS):
+                async with asyncio.timeout(GIVEN_UP_SECONDS):
                     with self._metrics.patch_seconds.time():
                         program = self._program_of(uid, pod)
                         wrote = await pod.realize(program, self._sets_of(program))
             except TimeoutError:
-                self._fail(uid, pod, TimeoutError(f"not programmed within {ROUND_SECONDS:g} s"))
+                self._fail(uid, pod, TimeoutError(f"not programmed within {GIVEN_UP_SECONDS:g} s"))
             except TROUBLE as error:
                 self._fail(uid, pod, error)
             else:

@@ -1,6 +1,8 @@
 """What a C-VEN does where something comes late, goes at once, changes underneath it, or fails for a while."""
 
 import asyncio
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,3 +169,33 @@ async def test_a_pod_that_was_let_go_of_is_not_opened_again(world):
 
     with pytest.raises(NoNamespace):
         await asyncio.wait_for(pod.realize(ALLOW, members), 5)
+
+
+HANGING = """#!/bin/sh
+[ "$(readlink /proc/self/ns/net)" != "$HUNG_NAMESPACE" ] || exec sleep 60
+exec {tool} "$@"
+"""
+
+
+async def test_a_pod_whose_programming_hangs_keeps_no_neighbour_waiting_and_is_named(world, tmp_path, monkeypatch):
+    tool = tmp_path / "bin/iptables-nft-restore"
+    tool.parent.mkdir()
+    tool.write_text(HANGING.format(tool=shutil.which("iptables-nft-restore")))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HUNG_NAMESPACE", world.command("b", "readlink", "/proc/self/ns/net").strip())
+    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
+    second = msgspec.structs.replace(DENY, uid="uid-b", name="b")
+    reader = Told(told(1, DENY, second, clients=set()))
+    async with running(world, reader, other, world.sandbox()) as cven:
+        await realized(cven, 1)
+        assert [(each.uid, each.reason) for each in cven.exceptions] == [("uid-b", "still being programmed")]
+
+        members = SetChange(id=CLIENTS, added=frozenset(both("a")))
+        reader.tell(NodeUpdate(programs=(ALLOW,), sets=(members,), mark=Mark(revision=2)))
+        await realized(cven, 2)
+        assert cven.state_of("uid-web") is PodState.ENFORCED
+        assert [each.uid for each in cven.exceptions] == ["uid-b"]
+        for task in asyncio.all_tasks():  # nobody waits for a process that sleeps
+            if task.get_name() == "program b":
+                task.cancel()
