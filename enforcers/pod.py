@@ -117,11 +117,6 @@ class PodEnforcement:
         else:  # a thread still works on it, also where nobody awaits that any more
             self._using.add_done_callback(lambda _: netlink.close_behind())
 
-    async def plan(self, program: Program | None, sets: Sets) -> Patch:
-        """What `realize` would write, from a fresh reading. Raises as it does."""
-        desired = self._desire(program)
-        return compare(desired, await kernel.observe(self.sandbox.netns), sets)
-
     async def audit(self, program: Program, sets: Sets, translations: Translations) -> list[Cut]:
         """Clear the mark of every connection that *program* does not allow. Raises `NoNamespace`, `NetlinkRefused`."""
         async with self._turn:
