@@ -41,6 +41,8 @@ class Shop:
         """Make everything, and wait until all of it is ready and everybody reaches the Service."""
         nodes = [node.name for node in self.cluster.nodes]
         await self.cluster.apply(_namespace(self.name), _namespace(self.other, team="other"))
+        for namespace in (self.name, self.other):  # without its service account no Pod is admitted
+            await self.cluster.kubectl("-n", namespace, "wait", "--for=create", "serviceaccount/default")
         await self.cluster.apply(
             self.deployment(),
             self.service(),
