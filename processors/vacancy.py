@@ -83,6 +83,7 @@ class Vacancy:
                 if first and signs.holder is not None and signs.holder.name == self._name:
                     self._signs = signs
                     return
+                # *first* holds whenever there are no signs yet, which a checker cannot know.
                 if first or (signs.mark, signs.fence) != (self._signs.mark, self._signs.fence):  # type: ignore[union-attr]
                     self._seen = now - (signs.age_seconds if first else 0)
                 self._signs = signs

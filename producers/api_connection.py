@@ -184,6 +184,7 @@ async def configure(access: Access) -> Configuration:
                 persist_config=False,
             )
         else:
+            # The library states no types for this one function.
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError, ValueError) as error:
         raise AccessInvalid(f"{access.kubeconfig}: {error}" if access.kubeconfig else str(error)) from error

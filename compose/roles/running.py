@@ -17,7 +17,7 @@ def run_service(runner: Callable[[Coroutine[Any, Any, None]], None], work: Corou
     """Run *work* by *runner* (`asyncio.run`, `uvloop.run`). Raises `click.ClickException` for what can be mended."""
     try:
         runner(work)
-    except Exception as error:
+    except Exception as error:  # the very top of a process; what is not for a person to mend goes on as the bug it is
         causes = leaves(error)
         if not all(isinstance(cause, MENDABLE) for cause in causes):
             raise

@@ -83,6 +83,7 @@ class _Status(msgspec.Struct):
     details: _Details | None = None
 
 
+# The types are made of values, one per kind: a checker cannot follow, and the table in `schemas.objects` is checked.
 _DECODERS: Final = {kind: msgspec.json.Decoder(Observed[type_]) for kind, type_ in TYPES.items()}  # type: ignore[valid-type]
 _PAGES: Final = {kind: msgspec.json.Decoder(_Answer[type_]) for kind, type_ in TYPES.items()}  # type: ignore[valid-type]
 _OBJECTS: Final = {kind: msgspec.json.Decoder(type_) for kind, type_ in TYPES.items()}
