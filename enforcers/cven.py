@@ -21,18 +21,18 @@ from typing import Final
 
 import structlog
 
-from enforcers import conntrack
-from enforcers.addressing import watch_addresses
 from enforcers.core import layout
 from enforcers.core.difference import Sets
 from enforcers.core.node_state import NodeState, TrackedSet
+from enforcers.kernel import conntrack
+from enforcers.kernel.addressing import watch_addresses
+from enforcers.kernel.namespaces import HERE, CommandFailed, NoNamespace
+from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.metrics import Metrics
-from enforcers.namespaces import HERE, CommandFailed, NoNamespace
 from enforcers.pod import NoInterface, PodEnforcement
-from enforcers.runtime import Runtime
+from enforcers.runtimes.runtime import Runtime
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept
-from enforcers.sockets import NetlinkRefused
 from schemas import addresses
 from schemas.policy import Mark, NodeUpdate
 from schemas.programs import Direction, Mode, Program

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
+from enforcers.kernel.namespaces import HERE
 from enforcers.metrics import Metrics
-from enforcers.namespaces import HERE
-from enforcers.runtime import Runtime
+from enforcers.runtimes.runtime import Runtime
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
 from schemas import sets

@@ -6,18 +6,18 @@ from typing import Any, TypeVar
 
 import structlog
 
-from enforcers import conntrack, kernel
-from enforcers.addressing import interface_of
 from enforcers.core import layout
-from enforcers.core.connections import Connection, Endpoints
 from enforcers.core.cutting import Cut, may_tighten, no_longer_allowed
 from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, compare, desire, realized
 from enforcers.core.layout import Interface
+from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
-from enforcers.namespaces import NoNamespace
-from enforcers.runtime import Sandbox
-from enforcers.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
-from enforcers.sockets import NETLINK_NETFILTER, NetlinkSocket
+from enforcers.kernel import conntrack, tables
+from enforcers.kernel.addressing import interface_of
+from enforcers.kernel.namespaces import NoNamespace
+from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
+from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Program
 from schemas.status import PodState
 
@@ -86,7 +86,7 @@ class PodEnforcement:
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
-            await kernel.write(self.sandbox.netns, patch, self._set_backend)
+            await tables.write(self.sandbox.netns, patch, self._set_backend)
             await self._wrote(patch, desired)
         self._realized = after
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
@@ -160,7 +160,7 @@ class PodEnforcement:
 
     async def _observe(self, desired: Desired, sets: Sets) -> Observed:
         """Read the namespace; if connections were tracked for us before, judge them before any passes by its mark."""
-        observed = await kernel.observe(self.sandbox.netns)
+        observed = await tables.observe(self.sandbox.netns)
         if desired.sets and not observed and self._program is not None:
             await self._audit(self._program, sets, dict)
         return observed

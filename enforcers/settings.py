@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.set_backends import BackendName
+from enforcers.kernel.set_backends import BackendName
 from schemas import addresses
 from streams.settings import Settings
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from enforcers import conntrack, kernel
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.namespaces import CommandFailed, NoNamespace
-from enforcers.set_backends import RestoreSets
-from enforcers.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
+from enforcers.kernel import conntrack, tables
+from enforcers.kernel.namespaces import CommandFailed, NoNamespace
+from enforcers.kernel.set_backends import RestoreSets
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 
 PARALLEL = 8
 
@@ -31,10 +31,10 @@ async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> 
     async def one(namespace: Path) -> Removal:
         async with turns:
             try:
-                observed = await kernel.observe(namespace)
+                observed = await tables.observe(namespace)
                 if not observed:
                     return Removal()
-                await kernel.write(namespace, kernel.removal(observed), RestoreSets(namespace))
+                await tables.write(namespace, tables.removal(observed), RestoreSets(namespace))
                 await asyncio.to_thread(_forget, namespace, mark)
             except NoNamespace:
                 return Removal()

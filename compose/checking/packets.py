@@ -27,8 +27,8 @@ from compose.lab.network import Lab
 from compose.lab.probing import Answer, Outcome, probe_all
 from compose.lab.wires.checking import NotClosed, NotReady
 from enforcers.cven import Cven
-from enforcers.given_runtime import GivenRuntime
 from enforcers.metrics import Metrics
+from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from streams.telemetry import Health
 

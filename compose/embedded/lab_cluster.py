@@ -24,7 +24,7 @@ from compose.lab.plan import DEFAULT_NODES, Layout
 from compose.lab.probing import DROP_SECONDS, Answer, probe_all
 from compose.lab.state import directory_of
 from enforcers.enforcer import Enforcer
-from enforcers.given_runtime import GivenRuntime
+from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from processors.settings import ProcessorSettings
 from schemas.objects import KubernetesObject

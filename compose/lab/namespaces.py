@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from enforcers import namespaces
+from enforcers.kernel import namespaces
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ def path_of(namespace: str) -> Path:
 
 
 def inside_each(work: Iterable[tuple[str, Callable[[], T]]]) -> list[T]:
-    """As `enforcers.namespaces.inside_each`, by name."""
+    """As `enforcers.kernel.namespaces.inside_each`, by name."""
     return namespaces.inside_each((path_of(name), function) for name, function in work)
 
 
@@ -29,5 +29,5 @@ def inside(namespace: str, function: Callable[[], T]) -> T:
 
 
 async def run(namespace: str, command: Sequence[str], text: str = "") -> str:
-    """As `enforcers.namespaces.run`, by name."""
+    """As `enforcers.kernel.namespaces.run`, by name."""
     return await namespaces.run(path_of(namespace), command, text)

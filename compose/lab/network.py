@@ -23,7 +23,7 @@ from compose.lab.wires.checking import NotReady, check_closed, wait_until_forwar
 from compose.lab.wires.removing import delete, discard, existing, sweep
 from compose.lab.wires.translation import translate
 from compose.lab.wires.wiring import BRIDGE_SYSCTLS, HOST, Batch, Wiring, changes, wire
-from enforcers.runtime import Sandbox
+from enforcers.runtimes.runtime import Sandbox
 from schemas.addresses import pack
 
 PARALLEL: Final = 4

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from compose.connections import bus_of, data_folder
 from compose.options import with_settings
 from compose.roles.running import run_service
-from enforcers.cri import CriRuntime
 from enforcers.enforcer import Enforcer
+from enforcers.runtimes.cri import CriRuntime
 from enforcers.settings import EnforcerSettings
 from streams.lifecycle import serve
 from streams.nats_bus import NatsBus

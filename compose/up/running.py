@@ -16,8 +16,8 @@ from compose.connections import data_folder
 from compose.contexts import Context, announced, as_file_name
 from compose.embedded.world import World, embedded
 from compose.roles.enforcer import snapshot_of
-from enforcers.cri import CriRuntime
 from enforcers.enforcer import Enforcer
+from enforcers.runtimes.cri import CriRuntime
 from enforcers.settings import EnforcerSettings
 from processors.settings import ProcessorSettings
 from producers.kubelink import Phase

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
-from enforcers.core.connections import Connection, Endpoints
 from enforcers.core.difference import Patch
+from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.set_rendering import kind
 from schemas import addresses
 from schemas.addresses import PROTOCOL_NAMES

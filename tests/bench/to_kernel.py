@@ -20,15 +20,16 @@ from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
 
 from compose.lab.capability import obstacles
-from enforcers import namespaces
-from enforcers.core import ipset_messages, set_rendering
+from enforcers.core import set_rendering
 from enforcers.core.difference import Membership
 from enforcers.core.layout import set_name
+from enforcers.core.netlink import ipset
 from enforcers.enforcer import Enforcer
-from enforcers.given_runtime import GivenRuntime
-from enforcers.set_backends import SetBackend
+from enforcers.kernel import namespaces
+from enforcers.kernel.set_backends import SetBackend
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
+from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
-from enforcers.sockets import NETLINK_NETFILTER, NetlinkSocket
 from processors import processor
 from processors.settings import ProcessorSettings
 from schemas import addresses
@@ -123,7 +124,7 @@ async def _all(opened: Opened, events: int, spawned: int) -> tuple[list[float], 
         netlink = stack.enter_context(NetlinkSocket(world.path("a"), NETLINK_NETFILTER))
 
         async def directly(member: bytes) -> None:
-            for request in ipset_messages.changes(BARE_SET, 4, (member,), adding=True):
+            for request in ipset.changes(BARE_SET, 4, (member,), adding=True):
                 netlink.request(request)
 
         async def spawning(member: bytes) -> None:

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from compose.connections import bus_of
 from enforcers.cven import Cven
 from enforcers.enforcer import Enforcer
-from enforcers.given_runtime import GivenRuntime
-from enforcers.runtime import Sandbox
+from enforcers.runtimes.given_runtime import GivenRuntime
+from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from schemas.status import PodState
 from streams.lifecycle import serve

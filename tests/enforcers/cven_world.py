@@ -8,9 +8,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from enforcers.cven import Cven
-from enforcers.given_runtime import GivenRuntime
 from enforcers.metrics import Metrics
-from enforcers.runtime import Sandbox
+from enforcers.runtimes.given_runtime import GivenRuntime
+from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept
 from schemas.policy import Mark, NodeUpdate, SetChange

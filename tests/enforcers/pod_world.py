@@ -16,10 +16,10 @@ from typing import Final
 
 from enforcers.core.layout import DEFAULT_MARK, NODE_SET
 from enforcers.core.node_state import TrackedSet
-from enforcers.namespaces import inside
+from enforcers.kernel.namespaces import inside
+from enforcers.kernel.set_backends import BackendName
 from enforcers.pod import PodEnforcement
-from enforcers.runtime import Sandbox
-from enforcers.set_backends import BackendName
+from enforcers.runtimes.runtime import Sandbox
 from schemas import addresses
 from schemas.addresses import TCP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from enforcers.addressing import addresses, watch_addresses
+from enforcers.kernel.addressing import addresses, watch_addresses
 from tests.enforcers.pod_world import both
 
 pytestmark = pytest.mark.netns

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from enforcers import kernel
-from enforcers.namespaces import CommandFailed
+from enforcers.kernel import tables
+from enforcers.kernel.namespaces import CommandFailed
+from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.pod import NoInterface
-from enforcers.runtime import Sandbox
-from enforcers.sockets import NetlinkRefused
+from enforcers.runtimes.runtime import Sandbox
 from enforcers.uninstalling import uninstall
 from schemas.addresses import UDP
 from schemas.programs import PortRange
@@ -116,7 +116,7 @@ async def test_uninstalling_leaves_nothing_of_ours_and_everything_else(world):
     await uninstall([world.path("web")])
 
     assert world.rules().replace(before, "") == ""
-    assert not await kernel.observe(world.path("web"))
+    assert not await tables.observe(world.path("web"))
     world.listen("web", 80)
     assert world.reaches("b", "web", 80)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from enforcers import conntrack
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.sockets import NETLINK_NETFILTER, NetlinkSocket
+from enforcers.kernel import conntrack
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP, UDP
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import PortRange

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from enforcers.addressing import interface_of
-from enforcers.cri import CriRuntime
-from enforcers.runtime import Sandbox
+from enforcers.kernel.addressing import interface_of
+from enforcers.runtimes.cri import CriRuntime
+from enforcers.runtimes.runtime import Sandbox
 from tests.components.kubernetes.cluster import Cluster
 from tests.components.kubernetes.images import AGNHOST
 

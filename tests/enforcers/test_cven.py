@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from enforcers.enforcer import Enforcer, keep_snapshots
-from enforcers.given_runtime import GivenRuntime
-from enforcers.runtime import Sandbox
+from enforcers.runtimes.given_runtime import GivenRuntime
+from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
 from schemas import sets as packing

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from enforcers.addressing import addresses as addresses_in
-from enforcers.given_runtime import GivenRuntime
-from enforcers.namespaces import NoNamespace
-from enforcers.runtime import Sandbox
+from enforcers.kernel.addressing import addresses as addresses_in
+from enforcers.kernel.namespaces import NoNamespace
+from enforcers.runtimes.given_runtime import GivenRuntime
+from enforcers.runtimes.runtime import Sandbox
 from schemas import addresses
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from enforcers import kernel
+from enforcers.kernel import tables
 from schemas import addresses
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import PortRange, Virtual
@@ -113,7 +113,7 @@ async def test_sets_of_every_kind_follow_many_changes_in_both_families(world, ba
 
 async def held(world: World, identities: Iterable[str]) -> dict[str, set[bytes]]:
     """What the kernel's sets hold, as the tool tells."""
-    found = (await kernel.observe(world.path("web"))).sets
+    found = (await tables.observe(world.path("web"))).sets
     return {identity: {*(found[identity, 4] or ()), *(found[identity, 6] or ())} for identity in identities}
 
 

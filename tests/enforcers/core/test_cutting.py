@@ -2,9 +2,9 @@
 
 import pytest
 
-from enforcers.core.connections import Connection, Endpoints
 from enforcers.core.cutting import may_tighten, no_longer_allowed
 from enforcers.core.difference import Membership, Patch
+from enforcers.core.netlink.connections import Connection, Endpoints
 from schemas import addresses
 from schemas.addresses import TCP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual

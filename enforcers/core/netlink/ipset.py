@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from enforcers.core.layout import Family, set_name
-from enforcers.core.netlink import ACK, NESTED, REQUEST, attribute, message
+from enforcers.core.netlink.messages import ACK, NESTED, REQUEST, attribute, message
 from enforcers.core.set_rendering import kind
 from schemas import sets
 from schemas.sets import SetKind

@@ -21,8 +21,8 @@ import structlog
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from enforcers.cri_messages import CONTAINER_STATES, NETWORK_OF_NODE, SANDBOX_READY, message_type
-from enforcers.runtime import Sandbox
+from enforcers.runtimes.cri_messages import CONTAINER_STATES, NETWORK_OF_NODE, SANDBOX_READY, message_type
+from enforcers.runtimes.runtime import Sandbox
 from schemas import addresses
 from schemas.status import ContainerDetail
 from streams.backoff import Backoff

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 from typing import Final
 
-from enforcers.core.netlink import DUMP, REQUEST, attributes, message
-from enforcers.namespaces import inside
-from enforcers.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
+from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message
+from enforcers.kernel.namespaces import inside
+from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
 
 GETADDR, NEWADDR = 22, 20
 GETLINK, NEWLINK = 18, 16

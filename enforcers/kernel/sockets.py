@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from enforcers.core.netlink import DONE, ERROR, error_number, messages
-from enforcers.namespaces import inside
+from enforcers.core.netlink.messages import DONE, ERROR, error_number, messages
+from enforcers.kernel.namespaces import inside
 
 NETLINK_ROUTE: Final = 0
 NETLINK_NETFILTER: Final = 12

@@ -9,8 +9,8 @@ from enforcers.core.difference import Contents, Patch
 from enforcers.core.layout import FAMILIES, TABLE, Family
 from enforcers.core.observation import Observed, ObservedTable, parse_sets, parse_table
 from enforcers.core.set_rendering import create, element, kind, replace
-from enforcers.namespaces import run
-from enforcers.set_backends import SetBackend, restore
+from enforcers.kernel.namespaces import run
+from enforcers.kernel.set_backends import SetBackend, restore
 
 PREFIXES: Final[dict[Family, str]] = {4: "iptables-nft", 6: "ip6tables-nft"}
 

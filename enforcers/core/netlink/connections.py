@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from enforcers.core.netlink import ACK, DUMP, NESTED, REQUEST, attribute, attributes, message
+from enforcers.core.netlink.messages import ACK, DUMP, NESTED, REQUEST, attribute, attributes, message
 from schemas.addresses import ICMP, ICMPV6
 
 CTNETLINK: Final = 1 << 8

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Self
 
-from enforcers.runtime import Sandbox
+from enforcers.runtimes.runtime import Sandbox
 
 
 class GivenRuntime:

@@ -4,9 +4,9 @@ import errno
 import socket
 from pathlib import Path
 
-from enforcers.core import connections
-from enforcers.core.connections import Connection, Endpoints
-from enforcers.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
+from enforcers.core.netlink import connections
+from enforcers.core.netlink.connections import Connection, Endpoints
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 
 
 def marked(netlink: NetlinkSocket, mark: int) -> list[Connection]:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-from enforcers.core import ipset_messages
 from enforcers.core.difference import Membership
+from enforcers.core.netlink import ipset
 from enforcers.core.set_rendering import change
-from enforcers.namespaces import CommandFailed, run
-from enforcers.sockets import NetlinkRefused, NetlinkSocket
+from enforcers.kernel.namespaces import CommandFailed, run
+from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
 
 BackendName = Literal["netlink", "restore"]
 
@@ -43,15 +43,15 @@ class NetlinkSets:
     async def change(self, memberships: Iterable[Membership]) -> None:
         for each in memberships:
             for members, adding in ((each.added, True), (each.removed, False)):
-                for request in ipset_messages.changes(each.id, each.family, members, adding=adding):
+                for request in ipset.changes(each.id, each.family, members, adding=adding):
                     self._opened().request(request)
 
     async def destroy(self, name: str) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._opened().request(ipset_messages.destroy(name))
+                self._opened().request(ipset.destroy(name))
             except NetlinkRefused as error:
-                if error.number != ipset_messages.BUSY or attempt == ATTEMPTS:
+                if error.number != ipset.BUSY or attempt == ATTEMPTS:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
             else:

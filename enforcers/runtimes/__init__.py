@@ -1,0 +1,1 @@
+"""Where Pods are: what a node's container runtime, or whoever plays it, tells of sandboxes."""
