@@ -80,9 +80,10 @@ class Enforcer:
 
 def describe(cven: Cven, runtime: Runtime) -> list[Status]:
     """What the C-VEN says of itself and of its Pods' containers. Takes the latencies since the last time away."""
-    samples, cven.latencies = cven.latencies, []
-    states = Counter(cven.state_of(uid) for uid in {*cven.pods, *cven.node.programs})
-    pods = sorted(cven.pods.items(), key=lambda item: (item[1].sandbox.namespace, item[1].sandbox.name))
+    node, acknowledging = cven.node, cven.acknowledging
+    samples, acknowledging.latencies = acknowledging.latencies, []
+    states = Counter(cven.state_of(uid) for uid in {*node.pods, *node.policy.programs})
+    pods = sorted(node.pods.items(), key=lambda item: (item[1].sandbox.namespace, item[1].sandbox.name))
     return [
         CvenStatus(
             node=cven.settings.node,
@@ -92,7 +93,7 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             exceptions=cven.exceptions,
             pods=dict(states),
             latency=latency(samples),
-            from_disk=cven.from_disk,
+            from_disk=node.from_disk,
             paused=cven.settings.pause,
             observing=cven.settings.observe,
         ),
@@ -125,7 +126,9 @@ async def _report(cven: Cven, connected: asyncio.Future[NatsBus], runtime: Runti
         told[RuntimeStatus] = pods
         return [own, pods]
 
-    await report_status(await connected, settings.cluster, what_is_new, cven.changed, seconds=settings.status_seconds)
+    await report_status(
+        await connected, settings.cluster, what_is_new, cven.node.changed, seconds=settings.status_seconds
+    )
 
 
 async def keep_snapshots(cven: Cven, path: Path | None) -> None:
@@ -133,7 +136,7 @@ async def keep_snapshots(cven: Cven, path: Path | None) -> None:
     written, trouble = -1, ""
     while path is not None:
         await asyncio.sleep(SNAPSHOT_SECONDS)
-        if cven.node.complete and cven.revision != written:
+        if cven.node.policy.complete and cven.revision != written:
             kept = _keep(cven)
             try:
                 await asyncio.to_thread(save, path, kept)
@@ -146,12 +149,13 @@ async def keep_snapshots(cven: Cven, path: Path | None) -> None:
 
 
 def _keep(cven: Cven) -> Kept:
+    policy = cven.node.policy
     return Kept(
         revision=cven.revision,
-        programs=tuple(cven.node.programs[uid] for uid in sorted(cven.node.programs)),
+        programs=tuple(policy.programs[uid] for uid in sorted(policy.programs)),
         sets={
             identity: (sets.pack_members(tracked.members, 4), sets.pack_members(tracked.members, 6))
-            for identity, tracked in sorted(cven.node.sets.items())
+            for identity, tracked in sorted(policy.sets.items())
         },
     )
 

@@ -276,7 +276,7 @@ async def _ours(logs: Logs, bus: NatsBus, world: World, events: int) -> list[flo
     assert offsets[0] == 0, "the events name the epoch by its offset"
     async with _enforcing(logs, bus, world, web) as enforcer:
         await asyncio.wait_for(enforcer.cven.realized(offsets[-1]), ARRIVAL_SECONDS)
-        pod = enforcer.cven.pods[web.metadata.uid]
+        pod = enforcer.cven.node.pods[web.metadata.uid]
         pod._set_backend = Watched(pod._set_backend, times)
         await _emit(log, changed, times, RATE)
         seconds = await times.complete(events)

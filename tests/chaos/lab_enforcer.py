@@ -102,7 +102,7 @@ async def _note_progress(path: Path, cven: Cven) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await cven.realized(cven.revision + 1)
-        settled = frozenset(uid for uid, pod in cven.pods.items() if pod.state in SETTLED)
+        settled = frozenset(uid for uid, pod in cven.node.pods.items() if pod.state in SETTLED)
         now = Progress(cven.revision, settled, frozenset(one.uid for one in cven.exceptions))
         if now.revision >= 0 and now != noted:
             write(path, now)

@@ -105,7 +105,7 @@ async def test_4_5_a_peer_that_moves_between_two_allowed_sets_keeps_its_connecti
         await realized(cven, 21)
 
         assert passes(server, client)
-        assert cven._metrics.cuts._value.get() == 0
+        assert cven.node.metrics.cuts._value.get() == 0
 
 
 async def test_4_5_a_tightening_that_still_allows_a_connection_leaves_it(world):

@@ -59,7 +59,9 @@ async def test_nothing_is_written_before_everything_is_known(world):
     incomplete = told(1, DENY, clients=set(), complete=False)
     reader = Told(incomplete)
     async with running(world, reader) as cven:
-        await until("the Pod to be known", lambda: "uid-web" in cven.pods and "uid-web" in cven.node.programs)
+        await until(
+            "the Pod to be known", lambda: "uid-web" in cven.node.pods and "uid-web" in cven.node.policy.programs
+        )
         assert cven.writes == 0
 
         reader.tell(told(2, DENY, clients=set()))
@@ -125,14 +127,16 @@ async def test_a_pod_that_comes_back_in_another_namespace_is_programmed_there(wo
 
         await until("rules in the new namespace", lambda: "default-" in world.rules("b"))
         runtime.tell([])
-        await until("the Pod to be let go of", lambda: not cven.pods)
+        await until("the Pod to be let go of", lambda: not cven.node.pods)
 
 
 @pytest.mark.parametrize("order", ["pause", "observe"])
 async def test_by_order_nothing_is_written(world, order):
     async with running(world, Told(told(1, DENY, clients=set())), **{order: True}) as cven:
-        await until("the Pod and its program to be known", lambda: cven.node.complete and "uid-web" in cven.pods)
-        await until("a round to pass", cven.changed.is_set)
+        await until(
+            "the Pod and its program to be known", lambda: cven.node.policy.complete and "uid-web" in cven.node.pods
+        )
+        await until("a round to pass", cven.node.changed.is_set)
 
         assert cven.writes == 0
         assert "EW-" not in world.rules()
@@ -164,7 +168,7 @@ async def test_a_node_that_hears_nobody_enforces_what_it_kept_and_says_so(world,
         await until("the rules from disk", lambda: not world.reaches("b", "web", 80))
 
         assert world.reaches("a", "web", 80)
-        assert cven.from_disk
+        assert cven.node.from_disk
 
 
 def test_a_damaged_snapshot_is_refused_whole(tmp_path: Path):

@@ -75,7 +75,7 @@ async def test_a_broken_pod_is_not_tried_again_with_every_change_of_its_neighbou
             reader.tell(NodeUpdate(sets=(SetChange(id=CLIENTS, added=host),), mark=Mark(revision=revision)))
             await until("the change to be written", lambda wanted=revision: cven.writes > wanted)
 
-        assert cven._metrics.failures._value.get() < 20
+        assert cven.node.metrics.failures._value.get() < 20
 
 
 async def test_a_program_that_comes_while_others_are_written_finds_its_sets(world):
@@ -87,13 +87,15 @@ async def test_a_program_that_comes_while_others_are_written_finds_its_sets(worl
     second = program(ingress=isolated(rule(PORT_80, peers=(new,))))
 
     async with running(world, reader, other, world.sandbox(), parallel=1) as cven:
-        await until("the first Pod to be begun", lambda: "uid-b" in cven.pods and cven.pods["uid-b"]._turn.locked())
+        await until(
+            "the first Pod to be begun", lambda: "uid-b" in cven.node.pods and cven.node.pods["uid-b"]._turn.locked()
+        )
         reader.tell(
             NodeUpdate(programs=(second,), sets=(SetChange(id=new, added=frozenset(both("a"))),), mark=Mark(revision=2))
         )
         await realized(cven, 2)
 
-        assert cven._metrics.failures._value.get() == 0
+        assert cven.node.metrics.failures._value.get() == 0
 
 
 async def test_a_pod_whose_addresses_come_later_or_move_to_another_link_is_enforced_there(world):
@@ -153,7 +155,7 @@ async def test_a_pod_that_comes_after_the_mark_is_judged_without_another_one(wor
     async with running(world, Told(told(2, ALLOW, clients=set())), runtime=runtime) as cven:
         await realized(cven, 2)
         runtime.tell([world.sandbox()])
-        await until("its connections to be judged", lambda: cven._metrics.cuts._value.get() == 1)
+        await until("its connections to be judged", lambda: cven.node.metrics.cuts._value.get() == 1)
 
         client.sendall(b"still there?")
         with pytest.raises(TimeoutError):

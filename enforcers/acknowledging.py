@@ -1,0 +1,106 @@
+"""Saying what is realized, once the connections that a change concerns were judged: beside the rounds of writing.
+
+A connection table takes milliseconds to walk, and no member waits for that. A connection whose entry was not confirmed
+at the first audit is by the second, or never.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from enforcers.core.netlink.connections import Endpoints
+from enforcers.local_node import TROUBLE, LocalNode
+from schemas.policy import Mark
+from streams.batches import Batches
+
+SECOND_AUDIT_SECONDS: Final = 0.15
+ACKNOWLEDGE_SECONDS: Final = 0.1
+"""At least this long between two acknowledgements: each walks the connection table once per Pod that was tightened."""
+
+Translations = Callable[[], dict[Endpoints, Endpoints]]
+"""The node's own connection table."""
+
+
+class Acknowledging:
+    """Judges connections and confirms revisions on *node*."""
+
+    def __init__(self, node: LocalNode, translations: Translations) -> None:
+        self.revision = -1
+        """Realized; -1: none yet."""
+        self.latencies: list[float] = []
+        """Milliseconds from an event's observation to the kernel; whoever reports takes them away."""
+        self._node = node
+        self._translations = translations
+        self._reached = asyncio.Condition()
+        self._written: Batches[list[Mark]] = Batches(limit=1 << 20)  # of each round that ended
+        self._again: Batches[str] = Batches(limit=1 << 20)
+
+    async def written(self, marks: list[Mark]) -> None:
+        """A round of writing has ended that covers *marks*."""
+        if marks or (self._node.settled and self._due()):
+            await self._written.put([marks])
+
+    async def realized(self, revision: int) -> None:
+        """Return once *revision* is realized on this node, but for its exceptions."""
+        async with self._reached:
+            await self._reached.wait_for(lambda: self.revision >= revision)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._acknowledge_written(), name="acknowledge")
+            tasks.create_task(self._audit_again(), name="audit again")
+
+    async def _acknowledge_written(self) -> None:
+        loop = asyncio.get_running_loop()
+        async for rounds in self._written:
+            began = loop.time()
+            await self._acknowledge([mark for marks in rounds for mark in marks])
+            self._node.changed.set()
+            await asyncio.sleep(max(0.0, began + ACKNOWLEDGE_SECONDS - loop.time()))
+
+    async def _acknowledge(self, marks: list[Mark]) -> None:
+        """The state is complete: judge the connections of what changed, then say that the newest mark is realized."""
+        due = self._due()
+        await self._audit(due)
+        if due:
+            await self._again.put(due)
+        if not marks:  # a Pod that came late, or was mended
+            return
+        self.revision = marks[-1].revision
+        self._node.metrics.realized.set(self.revision)
+        arrived = datetime.now(UTC)
+        self.latencies += [
+            (arrived - datetime.fromisoformat(mark.time)).total_seconds() * 1000
+            for mark in marks
+            if mark.changed and mark.time
+        ]
+        async with self._reached:
+            self._reached.notify_all()
+
+    def _due(self) -> list[str]:
+        """Whose connections have to be judged. What is failing waits until it does not."""
+        node = self._node
+        return [uid for uid, pod in node.pods.items() if pod.audit_due and uid not in node.failing]
+
+    async def _audit_again(self) -> None:
+        async for uids in self._again:
+            await asyncio.sleep(SECOND_AUDIT_SECONDS)
+            await self._audit(set(uids))
+
+    async def _audit(self, uids: Iterable[str]) -> None:
+        node = self._node
+        for uid in uids:
+            pod, program = node.pods.get(uid), node.program_of(uid)
+            if pod is None or program is None:
+                continue
+            pod.audit_due = False
+            try:
+                cuts = await pod.audit(program, node.sets_of(program), self._translations)
+            except TROUBLE as error:
+                node.fail(uid, pod, error)
+                pod.audit_due = True
+                node.mark_dirty([uid])
+            else:
+                node.metrics.cuts.inc(len(cuts))

@@ -1,0 +1,181 @@
+"""What a C-VEN knows of its node: what should be, which Pods are there, and which of them cannot be programmed.
+
+Plain state that the tasks of one C-VEN share on one loop. Whatever changes here marks Pods dirty and costs next to
+nothing; `programming` writes them, `acknowledging` judges their connections and says what is realized.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import structlog
+
+from enforcers.core import layout
+from enforcers.core.difference import Sets
+from enforcers.core.node_state import NodeState, TrackedSet
+from enforcers.kernel.namespaces import CommandFailed, NoNamespace
+from enforcers.kernel.sockets import NetlinkRefused
+from enforcers.metrics import Metrics
+from enforcers.pod import NoInterface, PodEnforcement
+from enforcers.runtimes.runtime import Sandbox
+from enforcers.settings import EnforcerSettings
+from schemas import addresses
+from schemas.policy import Mark, NodeUpdate
+from schemas.programs import Direction, Mode, Program
+from schemas.status import PodException, PodState
+
+TROUBLE: Final = (NoInterface, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
+"""What is one Pod's trouble. Anything else is a bug and ends the process; rules stand meanwhile."""
+
+UNKNOWN: Final = Direction(isolating=("setting unknown_pods",))
+"""For a Pod that the snapshot on disk does not know, if so set: nobody but its own node."""
+
+_log = structlog.get_logger("enforcers.local_node")
+
+
+class LocalNode:
+    """The node of a C-VEN with *settings*."""
+
+    def __init__(self, settings: EnforcerSettings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.policy = NodeState()
+        """What should be."""
+        self.pods: dict[str, PodEnforcement] = {}
+        """By the runtime's uid: what is."""
+        self.failing: dict[str, str] = {}
+        """Uid → why the Pod does not hold what it should."""
+        self.from_disk = False
+        """Whether it enforces what it kept, since nobody told it anything newer."""
+        self.settled = False
+        """Whether all that was told adds up to a revision, or is of the snapshot."""
+        self.changed = asyncio.Event()
+        """Set when there is something to report."""
+        self.work = asyncio.Event()
+        """Set when there is something to write or to acknowledge."""
+        self._dirty: set[str] = set()
+        self._marks: list[Mark] = []
+        self._fixed = frozenset(map(addresses.pack, settings.extra_node_addresses))
+        self._addresses = TrackedSet(self._fixed)
+        self._addressed = False  # whether the node's own addresses were read
+
+    def __repr__(self) -> str:
+        return f"<node {self.settings.node}: {len(self.pods)} Pods, {len(self._dirty)} dirty, {len(self.failing)} fail>"
+
+    @property
+    def passive(self) -> bool:
+        """Whether nothing is written, by order."""
+        return self.settings.observe or self.settings.pause
+
+    @property
+    def known(self) -> bool:
+        """Whether enough is known to write at all: the complete policy, or the snapshot; and the own addresses."""
+        return (self.policy.complete or self.from_disk) and self._addressed
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def take_policy(self, update: NodeUpdate) -> None:
+        """The policy reader told *update*."""
+        self.mark_dirty(self.policy.apply(update))
+        if update.complete:
+            self.from_disk = False
+            self.mark_dirty(self.pods)  # what no program names is swept
+        self.settled = update.mark is not None
+        if update.mark is not None and self.policy.complete:
+            self._marks.append(update.mark)
+            self.work.set()
+
+    def take_snapshot(self, update: NodeUpdate) -> None:
+        """Enforce what was kept on disk, since nobody tells anything newer."""
+        self.from_disk = self.settled = True
+        self.policy.apply(update)
+        self.mark_dirty(self.pods)
+
+    def take_sandboxes(self, sandboxes: Mapping[str, Sandbox]) -> None:
+        """The runtime told all its *sandboxes* by uid."""
+        for uid in self.pods.keys() - sandboxes.keys():
+            self.pods.pop(uid).close()
+            self.failing.pop(uid, None)
+        for uid, sandbox in sandboxes.items():
+            pod = self.pods.get(uid)
+            if pod is None or (pod.sandbox.id, pod.sandbox.netns) != (sandbox.id, sandbox.netns):
+                if pod is not None:
+                    pod.close()
+                self.pods[uid] = PodEnforcement(sandbox, self.settings.mark, self.settings.set_backend)
+                self.mark_dirty([uid])
+            else:
+                moved = set(pod.sandbox.addresses) != set(sandbox.addresses)
+                pod.sandbox = sandbox
+                if moved:  # or it has them only now: runtimes tell of a Pod before its network is made
+                    pod.doubt()
+                    self.mark_dirty([uid])
+        self.changed.set()
+
+    def take_addresses(self, found: frozenset[bytes]) -> None:
+        """The node has the addresses *found*."""
+        wanted = found | self._fixed
+        if self._addresses.change(wanted, self._addresses.members - wanted) or not self._addressed:
+            self.mark_dirty(self.pods)
+        self._addressed = True
+
+    # --- what has to be done -----------------------------------------------------------------------------------------
+
+    def mark_dirty(self, uids: Iterable[str]) -> None:
+        """The kernel of these Pods may have to change."""
+        self._dirty.update(uids)
+        self.work.set()
+
+    def take_work(self) -> tuple[set[str], list[Mark]]:
+        """The dirty Pods, and the marks that came with what made them so; both are taken away."""
+        dirty, self._dirty = self._dirty, set()
+        marks, self._marks = self._marks, []
+        return dirty, marks
+
+    def program_of(self, uid: str) -> Program | None:
+        """What the Pod *uid* must enforce; ``None``: nothing."""
+        program = self.policy.programs.get(uid)
+        pod = self.pods.get(uid)
+        if program is None and pod is not None and self.from_disk and self.settings.unknown_pods == "isolate":
+            return Program(
+                uid=uid,
+                namespace=pod.sandbox.namespace,
+                name=pod.sandbox.name,
+                node=self.settings.node,
+                ingress=UNKNOWN,
+                egress=UNKNOWN,
+            )
+        return program
+
+    def sets_of(self, program: Program | None) -> Sets:
+        """What *program* names, taken with it: later the node may know other ones. Raises `KeyError`."""
+        named = program.sets if program is not None else ()
+        return {**{identity: self.policy.sets[identity] for identity in named}, layout.NODE_SET: self._addresses}
+
+    # --- what has become of it ---------------------------------------------------------------------------------------
+
+    def fail(self, uid: str, pod: PodEnforcement, error: BaseException) -> None:
+        """*pod* could not be programmed or judged; it is tried again."""
+        pod.doubt()
+        pod.state = PodState.ERROR
+        if self.pods.get(uid) is not pod:  # it went away meanwhile, and its trouble with it
+            return
+        reason = f"{type(error).__name__}: {error}"
+        if self.failing.get(uid) != reason:
+            _log.error("Pod not programmed", pod=f"{pod.sandbox.namespace}/{pod.sandbox.name}", reason=reason)
+        self.failing[uid] = reason
+        self.metrics.failures.inc()
+
+    def exceptions(self) -> Iterator[PodException]:
+        """The Pods here that do not hold what they should, as of now, not of the last mark: a retry may succeed."""
+        for uid, reason in sorted(self.failing.items()):
+            sandbox = self.pods[uid].sandbox
+            yield PodException(uid=uid, namespace=sandbox.namespace, name=sandbox.name, reason=reason)
+
+    def state_of(self, uid: str) -> PodState:
+        """What has become of the Pod *uid*."""
+        pod, program = self.pods.get(uid), self.policy.programs.get(uid)
+        if pod is None:
+            return PodState.PENDING
+        if program is not None and program.mode is Mode.IDLE:
+            return PodState.IDLE
+        return PodState.PAUSED if self.passive and pod.state is PodState.PENDING else pod.state
