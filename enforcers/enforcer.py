@@ -83,6 +83,8 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
     node, acknowledging = cven.node, cven.acknowledging
     samples, acknowledging.latencies = acknowledging.latencies, []
     states = Counter(cven.state_of(uid) for uid in {*node.pods, *node.policy.programs})
+    bypassable = sum(map(node.is_bypassable, node.pods))
+    node.metrics.count_pods(states, bypassable)
     pods = sorted(node.pods.items(), key=lambda item: (item[1].sandbox.namespace, item[1].sandbox.name))
     return [
         CvenStatus(
@@ -92,6 +94,7 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             realized=cven.revision,
             exceptions=cven.exceptions,
             pods=dict(states),
+            bypassable=bypassable,
             latency=latency(samples),
             from_disk=node.from_disk,
             paused=cven.settings.pause,
@@ -102,10 +105,11 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             runtime=runtime.description,
             pods=tuple(
                 PodDetail(
-                    uid=uid,
+                    uid=node.api_uid(uid),
                     namespace=pod.sandbox.namespace,
                     name=pod.sandbox.name,
                     state=cven.state_of(uid),
+                    bypassable=node.is_bypassable(uid),
                     containers=pod.sandbox.containers,
                 )
                 for uid, pod in pods

@@ -16,7 +16,7 @@ from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.metrics import Metrics
-from enforcers.pod import NoInterface, PodEnforcement
+from enforcers.pod import NoAddress, PodEnforcement, Unenforceable
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from schemas import addresses
@@ -24,7 +24,7 @@ from schemas.policy import Mark, NodeUpdate
 from schemas.programs import Direction, Mode, Program
 from schemas.status import PodException, PodState
 
-TROUBLE: Final = (NoInterface, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
+TROUBLE: Final = (Unenforceable, NoAddress, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
 """What is one Pod's trouble. Anything else is a bug and ends the process; rules stand meanwhile."""
 
 UNKNOWN: Final = Direction(isolating=("setting unknown_pods",))
@@ -101,7 +101,7 @@ class LocalNode:
             if pod is None or (pod.sandbox.id, pod.sandbox.netns) != (sandbox.id, sandbox.netns):
                 if pod is not None:
                     pod.close()
-                self.pods[uid] = PodEnforcement(sandbox, self.settings.mark, self.settings.set_backend)
+                self.pods[uid] = self._enforcement(sandbox)
                 self.mark_dirty([uid])
             else:
                 moved = set(pod.sandbox.addresses) != set(sandbox.addresses)
@@ -117,6 +117,11 @@ class LocalNode:
         if self._addresses.change(wanted, self._addresses.members - wanted) or not self._addressed:
             self.mark_dirty(self.pods)
         self._addressed = True
+
+    def _enforcement(self, sandbox: Sandbox) -> PodEnforcement:
+        settings = self.settings
+        handlers = settings.foreign_handlers
+        return PodEnforcement(sandbox, settings.mark, settings.set_backend, foreign_handlers=handlers)
 
     # --- what has to be done -----------------------------------------------------------------------------------------
 
@@ -156,7 +161,7 @@ class LocalNode:
     def fail(self, uid: str, pod: PodEnforcement, error: BaseException) -> None:
         """*pod* could not be programmed or judged; it is tried again."""
         pod.doubt()
-        pod.state = PodState.ERROR
+        pod.state = PodState.UNENFORCEABLE if isinstance(error, Unenforceable) else PodState.ERROR
         if self.pods.get(uid) is not pod:  # it went away meanwhile, and its trouble with it
             return
         reason = f"{type(error).__name__}: {error}"
@@ -169,13 +174,27 @@ class LocalNode:
         """The Pods here that do not hold what they should, as of now, not of the last mark: a retry may succeed."""
         for uid, reason in sorted(self.failing.items()):
             sandbox = self.pods[uid].sandbox
-            yield PodException(uid=uid, namespace=sandbox.namespace, name=sandbox.name, reason=reason)
+            yield PodException(uid=self.api_uid(uid), namespace=sandbox.namespace, name=sandbox.name, reason=reason)
+
+    def api_uid(self, uid: str) -> str:
+        """The API's id of the Pod that the runtime knows as *uid*: they differ for a static Pod."""
+        program = self.policy.programs.get(uid)
+        return program.uid if program is not None else uid
 
     def state_of(self, uid: str) -> PodState:
-        """What has become of the Pod *uid*."""
+        """What has become of the Pod *uid*: never *enforced* where it is less than that."""
         pod, program = self.pods.get(uid), self.policy.programs.get(uid)
         if pod is None:
             return PodState.PENDING
         if program is not None and program.mode is Mode.IDLE:
             return PodState.IDLE
-        return PodState.PAUSED if self.passive and pod.state is PodState.PENDING else pod.state
+        if self.passive and pod.state is PodState.PENDING:
+            return PodState.PAUSED
+        if pod.state is PodState.ENFORCED and program is not None and program.advisory:
+            return PodState.ADVISORY
+        return pod.state
+
+    def is_bypassable(self, uid: str) -> bool:
+        """Whether the Pod *uid* has rules, and may send packets past them."""
+        program = self.policy.programs.get(uid)
+        return program is not None and program.bypassable and self.state_of(uid) is PodState.ENFORCED

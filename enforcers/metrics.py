@@ -1,19 +1,34 @@
 """What an enforcer counts."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from schemas.status import PodState
 
 
 class Metrics:
     """The C-VEN's metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
         self.patches = Counter("eastwest_patches", "Patches written to Pods.", registry=registry)
         self.failures = Counter("eastwest_patch_failures", "Pods that could not be programmed.", registry=registry)
         self.cuts = Counter("eastwest_connections_cut", "Connections that a tightening ended.", registry=registry)
         self.realized = Gauge("eastwest_revision_realized", "Newest revision realized.", registry=registry)
+        self.pods = Gauge("eastwest_pods", "Pods by what became of their program.", ("state",), registry=registry)
+        self.bypassable = Gauge(
+            "eastwest_pods_bypassable", "Pods with rules that may send raw packets past them.", registry=registry
+        )
         self.patch_seconds = Histogram(
             "eastwest_patch_seconds",
             "Time to bring one Pod up to date.",
             buckets=(0.0001, 0.001, 0.005, 0.02, 0.1, 1),
             registry=registry,
         )
+
+    def count_pods(self, states: Mapping[PodState, int], bypassable: int) -> None:
+        """Every state has its count, so that one that nobody is in any more goes back to zero."""
+        for state in PodState:
+            self.pods.labels(state).set(states.get(state, 0))
+        self.bypassable.set(bypassable)

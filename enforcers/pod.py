@@ -1,7 +1,8 @@
 """One Pod's enforcement: its sandbox, what it should hold, and what was confirmed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import structlog
@@ -29,11 +30,19 @@ Translations = Callable[[], dict[Endpoints, Endpoints]]
 """The node's own connection table; read only where a connection to a virtual address has to be judged."""
 
 
-class NoInterface(Exception):
-    """No link in the Pod's namespace carries its addresses: nothing can be enforced there, or not yet."""
+class Unenforceable(Exception):
+    """No rule can hold in the namespace of *sandbox*, for this *reason*: nothing is claimed of it."""
+
+    def __init__(self, sandbox: Sandbox, reason: str) -> None:
+        super().__init__(f"{reason} ({sandbox.namespace}/{sandbox.name} in {sandbox.netns})")
+        self.retriable = True
+
+
+class NoAddress(Exception):
+    """The runtime has not told yet which addresses the Pod has."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        super().__init__(f"no interface in {sandbox.netns} carries an address of {sandbox.namespace}/{sandbox.name}")
+        super().__init__(f"{sandbox.namespace}/{sandbox.name} has no address yet")
         self.retriable = True
 
 
@@ -44,9 +53,13 @@ class PodEnforcement:
     alive, after the Pod is gone.
     """
 
-    def __init__(self, sandbox: Sandbox, mark: int, backend: BackendName = "netlink") -> None:
+    def __init__(
+        self, sandbox: Sandbox, mark: int, backend: BackendName = "netlink", *, foreign_handlers: Sequence[str] = ()
+    ) -> None:
         self.sandbox = sandbox
         self.mark = mark
+        self.foreign_handlers = foreign_handlers
+        """Patterns of runtime handlers whose Pods no rule of this kernel reaches."""
         self.state = PodState.PENDING
         self.writes = 0
         """Patches written."""
@@ -71,8 +84,8 @@ class PodEnforcement:
     async def realize(self, program: Program | None, sets: Sets) -> bool:
         """Write what differs; return whether anything did.
 
-        Raises `NoInterface`, `NoNamespace`, `CommandFailed`, `NetlinkRefused`: call `doubt` then, and the namespace is
-        read again at the next attempt.
+        Raises `Unenforceable`, `NoAddress`, `NoNamespace`, `CommandFailed`, `NetlinkRefused`: call `doubt` then, and
+        the namespace is read again at the next attempt.
         """
         async with self._turn:
             return await self._realize(program, sets)
@@ -189,13 +202,22 @@ class PodEnforcement:
             raise
 
     def _desire(self, program: Program | None) -> Desired:
-        """Rendered once per program. Raises `NoInterface` where a program with rules has no place to go."""
+        """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""
         if self._desired is None or program != self._program:
             desired = desire(program, Interface(self._interface, self.mark))
             if desired.sets and not self._interface:
-                self._interface = interface_of(self.sandbox.netns, self.sandbox.addresses) or ""
-                if not self._interface:
-                    raise NoInterface(self.sandbox)
+                self._interface = self._find_interface()
                 desired = desire(program, Interface(self._interface, self.mark))
             self._program, self._desired = program, desired
         return self._desired
+
+    def _find_interface(self) -> str:
+        """The link that carries the Pod's addresses. One of another kernel, as Kata's, is not where its packets are."""
+        sandbox = self.sandbox
+        if any(fnmatchcase(sandbox.handler, pattern) for pattern in self.foreign_handlers):
+            raise Unenforceable(sandbox, f"the runtime handler {sandbox.handler} keeps its traffic from this kernel")
+        if not sandbox.addresses:
+            raise NoAddress(sandbox)
+        if (found := interface_of(sandbox.netns, sandbox.addresses)) is None:
+            raise Unenforceable(sandbox, "no interface in its network namespace carries an address of the Pod")
+        return found

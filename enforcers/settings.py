@@ -30,6 +30,9 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
     extra_node_addresses: tuple[str, ...] = ()
     """Addresses from which the node also reaches its Pods, beside those that it has: meshes probe from link-local
     ones. Default: none."""
+    foreign_handlers: tuple[str, ...] = ("runsc*", "gvisor*", "kata*", "firecracker*")
+    """Runtime handlers, as patterns, whose Pods have a network stack of their own: no rule of this kernel reaches it,
+    so they are reported as unenforceable. Default: those of gVisor, Kata and Firecracker."""
     mark: int = DEFAULT_MARK
     """The bit of the connection mark that stands for allowed; no one else may use it. Default: 268435456 (2²⁸)."""
     set_backend: BackendName = "netlink"

@@ -88,6 +88,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     mode: Mode = Mode.SELECTIVE
     mirror: str = ""
     """A static Pod's id at the runtime, where it differs from *uid*."""
+    advisory: bool = False
+    """Some container may edit the Pod's own rules: it is privileged or has NET_ADMIN."""
+    bypassable: bool = False
+    """Some container may send packets past its rules: it has NET_RAW."""
     ingress: Direction | None = None
     """``None``: not isolated in this direction."""
     egress: Direction | None = None

@@ -39,6 +39,7 @@ class PodState(StrEnum):
     ADVISORY = "advisory"
     """A container may edit the Pod's own rules; the peers' side still blocks."""
     UNENFORCEABLE = "unenforceable"
+    """No rule can hold in its namespace: another kernel or another namespace has its traffic. Nothing is claimed."""
     HOST_NETWORK = "host network"
     OPEN = "no policy"
     """Nothing isolates it: it has no rules."""
@@ -84,7 +85,7 @@ class PodDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     state: PodState = PodState.PENDING
     bypassable: bool = False
-    """May send raw packets (NET_RAW), beside its state."""
+    """May send raw packets past its rules (NET_RAW), beside its state."""
     containers: tuple[ContainerDetail, ...] = ()
 
 
@@ -109,6 +110,8 @@ class CvenStatus(msgspec.Struct, frozen=True, kw_only=True, tag="c-ven", tag_fie
     exceptions: tuple[PodException, ...] = ()
     pods: dict[PodState, int] = {}
     """How many Pods are in which state."""
+    bypassable: int = 0
+    """How many of those with rules may send raw packets past them."""
     healed: int = 0
     """Times something was put back that someone else had changed, since the start."""
     latency: Latency = Latency()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from compose.reading.joining import Spoken, components
+from compose.reading.joining import Spoken, components, enforcement
 from compose.reading.output import age, aligned
 from schemas.reports import AnyReport, ContainerWorkload, Profile, Summary, VirtualService, Workload
 
@@ -14,8 +14,8 @@ HEADINGS: dict[type[AnyReport], tuple[Row, Row]] = {
         ("KUBELET", "KERNEL", "OS", "RUNTIME", "POD RANGES", "EXCEPTIONS"),
     ),
     ContainerWorkload: (
-        ("NAMESPACE", "NAME", "READY", "PHASE", "SEGMENTATION", "POLICIES", "ADDRESS", "NODE", "AGE"),
-        ("OWNER", "ENFORCED", "CONTAINERS", "SELECTED BY", "CAVEATS"),
+        ("NAMESPACE", "NAME", "READY", "PHASE", "SEGMENTATION", "ENFORCEMENT", "POLICIES", "ADDRESS", "NODE", "AGE"),
+        ("OWNER", "TROUBLE", "CONTAINERS", "SELECTED BY", "CAVEATS"),
     ),
     VirtualService: (
         ("NAMESPACE", "NAME", "TYPE", "ADDRESSES", "PORTS", "BACK-ENDS", "AGE"),
@@ -64,13 +64,14 @@ def _workload(report: Workload, spoken: Spoken) -> tuple[Row, Row]:
 
 
 def _container_workload(report: ContainerWorkload, spoken: Spoken) -> tuple[Row, Row]:
-    detail, trouble = spoken.detail(report), spoken.trouble(report)
+    detail = spoken.detail(report)
+    enforced = f"{detail.state}{' (bypassable)' if detail.bypassable else ''}" if detail else ""
     return (
         report.namespace, report.name, "yes" if report.ready else "no",
-        "Terminating" if report.terminating else report.phase, report.segmentation, report.policies_total,
-        ",".join(report.addresses), report.node, _age(report, spoken),
+        "Terminating" if report.terminating else report.phase, report.segmentation, enforced,
+        report.policies_total, ",".join(report.addresses), report.node, _age(report, spoken),
     ), (
-        report.owners[-1] if report.owners else "", ": ".join(filter(None, (detail.state if detail else "", trouble))),
+        report.owners[-1] if report.owners else "", spoken.trouble(report),
         ", ".join(f"{c.name} ({c.state or 'unknown'})" for c in report.containers),
         ",".join(policy.rpartition("/")[2] for policy in report.policies), "; ".join(report.caveats),
     )  # fmt: skip
@@ -118,6 +119,7 @@ def summary(report: Summary, spoken: Spoken) -> list[str]:
         ("Nodes", ready),
         ("Objects", ", ".join(f"{kind} {count}" for kind, count in counts.items())),
         ("Pods", ", ".join(f"{state} {count}" for state, count in report.segmentation.items())),
+        ("Enforcement", _enforcement(spoken)),
         ("In step", "yes" if report.synced else f"waiting for {', '.join(report.waiting_for) or 'Kubelink'}"),
         ("Revision", spoken.desired if spoken.desired >= 0 else ""),
     ]
@@ -144,3 +146,9 @@ def summary(report: Summary, spoken: Spoken) -> list[str]:
         if troubles:
             lines += ["", f"{title} ({total})", *(f"  {trouble.object}: {trouble.message}" for trouble in troubles)]
     return lines
+
+
+def _enforcement(spoken: Spoken) -> str:
+    states, bypassable = enforcement(spoken)
+    text = ", ".join(f"{state} {count}" for state, count in states.items())
+    return f"{text} ({bypassable} bypassable by raw sockets)" if bypassable else text

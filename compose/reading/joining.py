@@ -1,5 +1,6 @@
 """Reports and status, joined: what the cluster is, and what its nodes and components say of themselves."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,13 @@ def joined(report: AnyReport, spoken: Spoken) -> dict[str, Any]:
     """*report* as a mapping, with what was said about its object under ``status``."""
     found: dict[str, Any] = msgspec.to_builtins(report)
     if isinstance(report, Summary):
-        found["status"] = {"desired_revision": spoken.desired, "components": components(spoken)}
+        states, bypassable = enforcement(spoken)
+        found["status"] = {
+            "desired_revision": spoken.desired,
+            "pods": states,
+            "bypassable": bypassable,
+            "components": components(spoken),
+        }
     elif isinstance(report, Workload):
         found["status"] = _of_node(report, spoken)
     elif isinstance(report, ContainerWorkload):
@@ -69,6 +76,21 @@ def _of_node(report: Workload, spoken: Spoken) -> dict[str, Any] | None:
         return None
     status, connectivity = cven
     return {**msgspec.to_builtins(status), "connectivity": str(connectivity), "desired_revision": spoken.desired}
+
+
+def enforcement(spoken: Spoken) -> tuple[dict[str, int], int]:
+    """Pods by what the enforcers made of their programs, and how many of those with rules may send packets past them.
+
+    What an offline enforcer said last is not counted: nothing is known of it.
+    """
+    states: Counter[str] = Counter()
+    bypassable = 0
+    for heard in spoken.heard.values():
+        status = heard.status
+        if isinstance(status, CvenStatus) and heard.connectivity(spoken.now) is not Connectivity.OFFLINE:
+            states.update({str(state): count for state, count in status.pods.items()})
+            bypassable += status.bypassable
+    return dict(sorted(states.items())), bypassable
 
 
 def components(spoken: Spoken) -> list[dict[str, Any]]:

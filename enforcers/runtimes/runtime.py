@@ -21,6 +21,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """A file that names the network namespace. Never the node's own: Pods in the host network are left out."""
     addresses: tuple[bytes, ...] = ()
     """The Pod's addresses, packed."""
+    handler: str = ""
+    """The runtime's handler that made it: ``runc``, ``runsc``, ``kata-qemu``; empty: the default one."""
     containers: tuple[ContainerDetail, ...] = ()
 
 

@@ -13,7 +13,9 @@ from enum import StrEnum
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
+from processors.core.privileges import NET_ADMIN, NET_RAW
 from processors.core.reading import Fact
 from processors.core.segmentation import notices
 from processors.core.segmentation.address_sets import AddressSet, Ledger
@@ -203,7 +205,8 @@ class PolicyFold:
         gone = tuple(sorted(old_keys - wanted.keys()))
         for key in gone:
             del self._programs[key]
-        changed = [program for key, program in wanted.items() if not _same(self._programs.get(key), program)]
+        # Shared directions are the same object in both, so this compares little.
+        changed = [program for key, program in wanted.items() if self._programs.get(key) != program]
         self._programs.update({(program.node, program.uid): program for program in changed})
         changed.sort(key=lambda program: (program.node, program.uid))
         return tuple(changed), gone, frozenset(touched)
@@ -228,6 +231,8 @@ class PolicyFold:
             node=seen.node,
             mode=cohort.place.mode if cohort is not None else Mode.IDLE,
             mirror=seen.mirror,
+            advisory=NET_ADMIN in seen.privileges,
+            bypassable=NET_RAW in seen.privileges,
             ingress=ingress,
             egress=egress,
         )
@@ -259,13 +264,4 @@ def _with_extras(direction: Direction, extras: tuple[AddressSet, ...]) -> Direct
     if virtual is None:
         return direction
     allowed = (*virtual.allowed, *(extra.id for extra in extras))
-    return msgspec.structs.replace(direction, virtual=msgspec.structs.replace(virtual, allowed=allowed))
-
-
-def _same(old: Program | None, new: Program) -> bool:
-    """Whether two programs are equal; shared directions are compared by identity first, since most are shared."""
-    if old is None:
-        return False
-    if (old.name, old.namespace, old.mode, old.mirror) != (new.name, new.namespace, new.mode, new.mirror):
-        return False
-    return all(a is b or a == b for a, b in ((old.ingress, new.ingress), (old.egress, new.egress)))
+    return replace(direction, virtual=replace(virtual, allowed=allowed))

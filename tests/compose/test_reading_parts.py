@@ -93,7 +93,26 @@ def test_a_pod_that_could_not_be_programmed_says_why_when_wide():
     }
     report = ContainerWorkload(namespace="s", name="p", uid="u", node="n1")
 
-    assert "error: no iptables there" in row(report, Spoken(heard, 101.0, 7), True)
+    cells = row(report, Spoken(heard, 101.0, 7), True)
+    assert "error" in cells
+    assert "no iptables there" in cells
+
+
+def test_the_summary_counts_what_enforcers_made_of_their_pods_but_not_what_an_offline_one_said():
+    here = CvenStatus(node="n1", heartbeat="", pods={PodState.ENFORCED: 3, PodState.ADVISORY: 1}, bypassable=2)
+    there = CvenStatus(node="n2", heartbeat="", pods={PodState.ENFORCED: 2, PodState.UNENFORCEABLE: 1})
+    lost = CvenStatus(node="n3", heartbeat="", pods={PodState.ENFORCED: 50})
+    heard = {
+        (Component.CVEN, "n1"): Heard(here, 100.0),
+        (Component.CVEN, "n2"): Heard(there, 100.0),
+        (Component.CVEN, "n3"): Heard(lost, 1.0),
+    }
+    spoken = Spoken(heard, 101.0, 7)
+
+    status = joined(Summary(cluster="c"), spoken)["status"]
+    assert (status["pods"], status["bypassable"]) == ({"advisory": 1, "enforced": 5, "unenforceable": 1}, 2)
+    text = "advisory 1, enforced 5, unenforceable 1 (2 bypassable by raw sockets)"
+    assert any(text in line for line in summary(Summary(cluster="c"), spoken))
 
 
 def test_the_summary_shows_components_their_lag_and_what_is_wrong():

@@ -9,7 +9,7 @@ import pytest
 from enforcers.kernel import tables
 from enforcers.kernel.namespaces import CommandFailed
 from enforcers.kernel.sockets import NetlinkRefused
-from enforcers.pod import NoInterface
+from enforcers.pod import Unenforceable
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.uninstalling import uninstall
 from schemas.addresses import UDP
@@ -139,7 +139,7 @@ async def test_what_the_kernel_refuses_is_an_error_and_the_next_try_repairs(worl
 async def test_a_pod_without_its_address_on_a_link_is_not_called_enforced(world):
     lost = Sandbox(uid="u", namespace="shop", name="web", netns=world.path("web"), addresses=(b"\x0a\x00\x00\x01",))
 
-    with pytest.raises(NoInterface):
+    with pytest.raises(Unenforceable):
         await pod_of(world, sandbox=lost).realize(DENY, sets())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from processors.core.privileges import NET_ADMIN, NET_RAW, is_privileged, privileges
 from schemas.objects import Container, ContainerStatus, Meta, Pod
 from schemas.programs import Mode
 from schemas.reports import LISTED, ContainerState, ContainerWorkload, Segmentation
@@ -123,31 +124,10 @@ def port_text(name: str, port: int | str | None, protocol: str) -> str:
 
 def caveats(pod: Pod) -> Iterator[str]:
     """Why rules inside this Pod's namespace may not hold (`semantics.md` §5.9); its peers' rules do."""
-    spec = pod.spec
-    for container in (*(spec.init_containers or ()), *(spec.containers or ()), *(spec.ephemeral_containers or ())):
-        if _privileged(container):
+    for container, granted in privileges(pod):
+        if is_privileged(container):
             yield f"advisory: container {container.name} is privileged and can edit its own rules"
-        elif "NET_ADMIN" in (granted := _granted(container)):
+        elif NET_ADMIN in granted:
             yield f"advisory: container {container.name} has NET_ADMIN and can edit its own rules"
-        elif "NET_RAW" in granted:
+        elif NET_RAW in granted:
             yield f"bypassable by raw sockets: container {container.name} has NET_RAW"
-
-
-def _privileged(container: Container) -> bool:
-    return bool(container.security_context and container.security_context.privileged)
-
-
-def _granted(container: Container) -> set[str]:
-    """Which of the two capabilities that matter it has. NET_RAW is in the usual runtimes' default set."""
-    granted = {"NET_RAW"}
-    capabilities = container.security_context.capabilities if container.security_context else None
-    if capabilities is not None:
-        granted -= _expanded(capabilities.drop)
-        granted |= _expanded(capabilities.add)
-    return granted
-
-
-def _expanded(names: tuple[str, ...] | None) -> set[str]:
-    known = {"NET_ADMIN", "NET_RAW"}
-    plain = {name.upper().removeprefix("CAP_") for name in names or ()}
-    return known if "ALL" in plain else known & plain

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from processors.core.privileges import privileges
 from processors.core.segmentation.selectors import LabelPairs
 from schemas import addresses
 from schemas.addresses import PROTOCOLS
@@ -33,6 +34,8 @@ class PodView(msgspec.Struct, frozen=True):
     """The greater rank owns an address that several Pods claim."""
     subject: bool
     """Whether policies apply to it: neither on the host's network nor finished."""
+    privileges: frozenset[str]
+    """Which of NET_ADMIN and NET_RAW any of its containers has."""
 
 
 def view(pod: Pod) -> tuple[PodView, tuple[str, ...]]:
@@ -59,6 +62,7 @@ def view(pod: Pod) -> tuple[PodView, tuple[str, ...]]:
             claims=frozenset(claims),
             rank=(status.phase == "Running", not meta.deletion_timestamp, meta.creation_timestamp or "", meta.uid),
             subject=subject,
+            privileges=frozenset().union(*(granted for _, granted in privileges(pod))),
         ),
         tuple(problems),
     )

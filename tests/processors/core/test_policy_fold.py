@@ -297,3 +297,43 @@ def allowed(told: Told) -> tuple[str, ...]:
     assert egress is not None
     assert egress.virtual is not None
     return egress.virtual.allowed
+
+
+def with_containers(**spec: object) -> Object:
+    found = pod("web", "10.0.0.1")
+    found["spec"] = {"nodeName": "n1", **spec}
+    return found
+
+
+def capable(*, add: Iterable[str] = (), drop: Iterable[str] = (), privileged: bool = False) -> Object:
+    capabilities = {"add": list(add), "drop": list(drop)}
+    return {"name": "c", "securityContext": {"privileged": privileged, "capabilities": capabilities}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "advisory", "bypassable"),
+    [
+        ({"containers": [{"name": "c"}]}, False, True),  # runtimes grant NET_RAW by default
+        ({"containers": [capable(drop=["ALL"])]}, False, False),
+        ({"containers": [capable(drop=["net_raw"])]}, False, False),
+        ({"containers": [capable(drop=["ALL"], add=["CAP_NET_RAW"])]}, False, True),
+        ({"containers": [capable(drop=["ALL"], add=["NET_ADMIN"])]}, True, False),
+        ({"containers": [capable(add=["ALL"])]}, True, True),
+        ({"containers": [capable(drop=["ALL"], privileged=True)]}, True, True),
+        ({"containers": [capable(drop=["ALL"])], "initContainers": [capable(privileged=True)]}, True, True),
+        ({"containers": [capable(drop=["ALL"])], "ephemeralContainers": [capable(add=["NET_ADMIN"])]}, True, True),
+    ],
+)
+def test_a_program_says_whether_the_pod_may_edit_or_evade_its_rules(spec, advisory, bypassable):
+    (found,) = folded(changes(with_containers(**spec))).programs.values()
+    assert (found.advisory, found.bypassable) == (advisory, bypassable)
+
+
+def test_a_debug_container_with_more_rights_changes_the_program_of_its_pod():
+    fold = Told(with_containers(containers=[capable(drop=["ALL"])]))
+    assert not next(iter(fold.fold.policy().programs.values())).advisory
+    debugged = with_containers(containers=[capable(drop=["ALL"])], ephemeralContainers=[capable(privileged=True)])
+
+    fold.tell(debugged)
+
+    assert next(iter(fold.fold.policy().programs.values())).advisory
