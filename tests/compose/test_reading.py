@@ -83,7 +83,8 @@ async def test_get_shows_reports_joined_with_what_the_nodes_say(world):
 
         table = await eastwest("get", "container-workloads", "-n", "shop", "-l", "app=web", *where)
         assert table.splitlines()[0].split() == [
-            "NAMESPACE", "NAME", "READY", "PHASE", "SEGMENTATION", "POLICIES", "ADDRESS", "NODE", "AGE",
+            "NAMESPACE", "NAME", "READY", "PHASE", "SEGMENTATION", "ENFORCEMENT", "POLICIES", "ADDRESS", "NODE",
+            "AGE",
         ]  # fmt: skip
         assert len(table.splitlines()) == 2
         assert "segmented" in table
