@@ -28,6 +28,7 @@ PARTS: Final = {
     "kubelink": Part("compose.roles.kubelink:kubelink", "Run the producer: the cluster's events to the log."),
     "processor": Part("compose.roles.processor:processor", "Run the PCE: the log to inventory and policy."),
     "enforcer": Part("compose.roles.enforcer:enforcer", "Run the C-VEN of this node: policy to rules."),
+    "node": Part("compose.node.command:node", "On a node: ask its enforcer, verify, pause, break-glass."),
     "uninstall": Part("compose.roles.uninstall:uninstall", "Remove every rule and set of ours from this node's Pods."),
     "schema": Part("compose.reading.schema:schema", "The JSON Schema of what travels."),
     "completion": Part("compose.completion:completion", "The script that completes commands in your shell."),

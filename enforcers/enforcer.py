@@ -10,9 +10,11 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
+from enforcers import orders
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
 from enforcers.kernel.namespaces import HERE
+from enforcers.local_api import LocalApi, serving_locally
 from enforcers.metrics import Metrics
 from enforcers.runtimes.runtime import Runtime
 from enforcers.settings import EnforcerSettings
@@ -36,6 +38,7 @@ class Enforcer:
 
     *bus* is connected, or connects when it is entered, however long that takes.
     *snapshot* is the file of the last complete state: read at the start, written as the state changes.
+    *kept_orders* is the file of what was ordered by hand, *local* the unix socket on which such orders are taken.
     """
 
     def __init__(
@@ -46,20 +49,30 @@ class Enforcer:
         *,
         node_netns: Path = HERE,
         snapshot: Path | None = None,
+        kept_orders: Path | None = None,
+        local: Path | None = None,
         health: Health,
         registry: CollectorRegistry,
     ) -> None:
         self.cven = Cven(
             settings, runtime, node_netns=node_netns, kept=_load(snapshot), metrics=Metrics(registry), health=health
         )
+        for order in orders.load(kept_orders):
+            self.cven.node.order(order)
+        self._api = LocalApi(self.cven, kept_orders)
+        self._local = local
         self._bus = nullcontext(bus) if isinstance(bus, NatsBus) else bus
         self._runtime = runtime
         self._snapshot = snapshot
 
     async def run(self, stop: asyncio.Event, *, jitter_seconds: float = 1.0) -> None:
-        """Enforce until *stop* is set; *jitter_seconds* spreads the catch-ups of many nodes."""
+        """Enforce until *stop* is set; *jitter_seconds* spreads the catch-ups of many nodes.
+
+        Raises `EnforcerAtWork` where this node has an enforcer already.
+        """
         connected: asyncio.Future[NatsBus] = asyncio.get_running_loop().create_future()
-        async with asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
+        local = serving_locally(self._local, self._api) if self._local is not None else nullcontext()
+        async with local, asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
             helpers = [
                 tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
                 tasks.create_task(keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
@@ -85,6 +98,8 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
     states = Counter(cven.state_of(uid) for uid in {*node.pods, *node.policy.programs})
     bypassable = sum(map(node.is_bypassable, node.pods))
     node.metrics.count_pods(states, bypassable)
+    node.metrics.sets.set(len(node.policy.sets))
+    node.metrics.set_members.set(sum(len(tracked.members) for tracked in node.policy.sets.values()))
     pods = sorted(node.pods.items(), key=lambda item: (item[1].sandbox.namespace, item[1].sandbox.name))
     return [
         CvenStatus(
@@ -97,7 +112,8 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             bypassable=bypassable,
             latency=latency(samples),
             from_disk=node.from_disk,
-            paused=cven.settings.pause,
+            paused=node.paused,
+            orders=node.orders,
             observing=cven.settings.observe,
         ),
         RuntimeStatus(

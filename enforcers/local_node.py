@@ -5,14 +5,16 @@ nothing; `programming` writes them, `acknowledging` judges their connections and
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import structlog
 
 from enforcers.core import layout
-from enforcers.core.difference import Sets
+from enforcers.core.difference import Patch, Sets
 from enforcers.core.node_state import NodeState, TrackedSet
+from enforcers.core.patch_text import describe
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.metrics import Metrics
@@ -20,15 +22,20 @@ from enforcers.pod import NoAddress, PodEnforcement, Unenforceable
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from schemas import addresses
+from schemas.local import PatchNote
 from schemas.policy import Mark, NodeUpdate
 from schemas.programs import Direction, Mode, Program
-from schemas.status import PodException, PodState
+from schemas.status import Order, PodException, PodState
+from streams.reporting import now
 
 TROUBLE: Final = (Unenforceable, NoAddress, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
 """What is one Pod's trouble. Anything else is a bug and ends the process; rules stand meanwhile."""
 
 UNKNOWN: Final = Direction(isolating=("setting unknown_pods",))
 """For a Pod that the snapshot on disk does not know, if so set: nobody but its own node."""
+
+NOTED: Final = 500
+"""Patches that are remembered for whoever asks."""
 
 _log = structlog.get_logger("enforcers.local_node")
 
@@ -49,10 +56,14 @@ class LocalNode:
         """Whether it enforces what it kept, since nobody told it anything newer."""
         self.settled = False
         """Whether all that was told adds up to a revision, or is of the snapshot."""
+        self.patches: deque[PatchNote] = deque(maxlen=NOTED)
+        """The newest that were written, to whichever Pod."""
         self.changed = asyncio.Event()
         """Set when there is something to report."""
         self.work = asyncio.Event()
         """Set when there is something to write or to acknowledge."""
+        self.orders: tuple[Order, ...] = (Order(by="setting pause"),) if settings.pause else ()
+        """Given by hand, newest last; at most one pause, and one per release."""
         self._dirty: set[str] = set()
         self._marks: list[Mark] = []
         self._fixed = frozenset(map(addresses.pack, settings.extra_node_addresses))
@@ -63,9 +74,14 @@ class LocalNode:
         return f"<node {self.settings.node}: {len(self.pods)} Pods, {len(self._dirty)} dirty, {len(self.failing)} fail>"
 
     @property
+    def paused(self) -> bool:
+        """Whether everything stays as it is, by order; what is released is nevertheless."""
+        return any(not order.release for order in self.orders)
+
+    @property
     def passive(self) -> bool:
-        """Whether nothing is written, by order."""
-        return self.settings.observe or self.settings.pause
+        """Whether nothing is written that is not released."""
+        return self.settings.observe or self.paused
 
     @property
     def known(self) -> bool:
@@ -123,6 +139,35 @@ class LocalNode:
         handlers = settings.foreign_handlers
         return PodEnforcement(sandbox, settings.mark, settings.set_backend, foreign_handlers=handlers)
 
+    # --- what is ordered by hand -------------------------------------------------------------------------------------
+
+    def order(self, order: Order) -> None:
+        """Obey *order* until it is undone; it replaces an older one of the same words."""
+        self.orders = (*(each for each in self.orders if each.release != order.release), order)
+        _log.warning("ordered by hand", order=str(order))
+        self._reconsider(order)
+
+    def undo(self, release: str | None = None) -> tuple[Order, ...]:
+        """End the release of *release*, or by default every order; return what ended."""
+        ended = tuple(each for each in self.orders if release is None or (each.release and each.release == release))
+        self.orders = tuple(each for each in self.orders if each not in ended)
+        for order in ended:
+            _log.warning("order undone", order=str(order))
+            self._reconsider(order)
+        return ended
+
+    def _reconsider(self, order: Order) -> None:
+        concerned = [uid for uid, pod in self.pods.items() if covers(order, pod.sandbox)]
+        for uid in concerned:  # its trouble was with other rules
+            self.failing.pop(uid, None)
+        self.mark_dirty(concerned)
+        self.changed.set()
+
+    def releasing(self, uid: str) -> Order | None:
+        """The newest order that the Pod *uid* shall have no rules of ours."""
+        pod = self.pods.get(uid)
+        return next((each for each in reversed(self.orders) if pod is not None and covers(each, pod.sandbox)), None)
+
     # --- what has to be done -----------------------------------------------------------------------------------------
 
     def mark_dirty(self, uids: Iterable[str]) -> None:
@@ -130,14 +175,27 @@ class LocalNode:
         self._dirty.update(uids)
         self.work.set()
 
-    def take_work(self) -> tuple[set[str], list[Mark]]:
-        """The dirty Pods, and the marks that came with what made them so; both are taken away."""
+    def take_work(self, *, again: bool) -> tuple[set[str], list[Mark]]:
+        """The dirty Pods, *again* with those that fail, and the marks that came with what made them so.
+
+        All are taken away. While nothing may be written, or nothing is known, these are the released Pods only: the
+        others, and the newest mark, wait.
+        """
+        if again:
+            self._dirty |= self.failing.keys()
+        if self.passive or not self.known:
+            released = {uid for uid in self._dirty if self.releasing(uid) is not None}
+            self._dirty -= released
+            self._marks = self._marks[-1:]
+            return released, []
         dirty, self._dirty = self._dirty, set()
         marks, self._marks = self._marks, []
         return dirty, marks
 
     def program_of(self, uid: str) -> Program | None:
         """What the Pod *uid* must enforce; ``None``: nothing."""
+        if self.releasing(uid) is not None:
+            return None
         program = self.policy.programs.get(uid)
         pod = self.pods.get(uid)
         if program is None and pod is not None and self.from_disk and self.settings.unknown_pods == "isolate":
@@ -158,6 +216,20 @@ class LocalNode:
 
     # --- what has become of it ---------------------------------------------------------------------------------------
 
+    def note(self, sandbox: Sandbox, patch: Patch, seconds: float) -> None:
+        """*patch* was written to the Pod of *sandbox*."""
+        self.metrics.patches.inc()
+        self.metrics.patch_seconds.observe(seconds)
+        self.patches.append(
+            PatchNote(
+                time=now(),
+                namespace=sandbox.namespace,
+                name=sandbox.name,
+                what=describe(patch),
+                milliseconds=round(seconds * 1000, 3),
+            )
+        )
+
     def fail(self, uid: str, pod: PodEnforcement, error: BaseException) -> None:
         """*pod* could not be programmed or judged; it is tried again."""
         pod.doubt()
@@ -172,9 +244,16 @@ class LocalNode:
 
     def exceptions(self) -> Iterator[PodException]:
         """The Pods here that do not hold what they should, as of now, not of the last mark: a retry may succeed."""
-        for uid, reason in sorted(self.failing.items()):
-            sandbox = self.pods[uid].sandbox
-            yield PodException(uid=self.api_uid(uid), namespace=sandbox.namespace, name=sandbox.name, reason=reason)
+        for uid, pod in sorted(self.pods.items()):
+            reason = self.failing.get(uid) or (str(self.releasing(uid)) if self._lacks_rules(uid) else "")
+            if reason:
+                where = pod.sandbox
+                yield PodException(uid=self.api_uid(uid), namespace=where.namespace, name=where.name, reason=reason)
+
+    def _lacks_rules(self, uid: str) -> bool:
+        """Whether the Pod *uid* is released from rules that it would have."""
+        program = self.policy.programs.get(uid)
+        return program is not None and program.isolated and self.releasing(uid) is not None
 
     def api_uid(self, uid: str) -> str:
         """The API's id of the Pod that the runtime knows as *uid*: they differ for a static Pod."""
@@ -188,6 +267,8 @@ class LocalNode:
             return PodState.PENDING
         if program is not None and program.mode is Mode.IDLE:
             return PodState.IDLE
+        if self._lacks_rules(uid) and pod.state in (PodState.OPEN, PodState.PENDING):
+            return PodState.RELEASED
         if self.passive and pod.state is PodState.PENDING:
             return PodState.PAUSED
         if pod.state is PodState.ENFORCED and program is not None and program.advisory:
@@ -198,3 +279,8 @@ class LocalNode:
         """Whether the Pod *uid* has rules, and may send packets past them."""
         program = self.policy.programs.get(uid)
         return program is not None and program.bypassable and self.state_of(uid) is PodState.ENFORCED
+
+
+def covers(order: Order, sandbox: Sandbox) -> bool:
+    """Whether *order* releases the Pod of *sandbox*."""
+    return order.covers(sandbox.namespace, sandbox.name)

@@ -20,6 +20,8 @@ class Metrics:
         self.bypassable = Gauge(
             "eastwest_pods_bypassable", "Pods with rules that may send raw packets past them.", registry=registry
         )
+        self.sets = Gauge("eastwest_sets", "Address sets that this node's programs name.", registry=registry)
+        self.set_members = Gauge("eastwest_set_members", "Members of all of them, each once.", registry=registry)
         self.patch_seconds = Histogram(
             "eastwest_patch_seconds",
             "Time to bring one Pod up to date.",

@@ -13,6 +13,7 @@ from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, c
 from enforcers.core.layout import Interface
 from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
+from enforcers.core.patch_text import describe_parts
 from enforcers.kernel import conntrack, tables
 from enforcers.kernel.addressing import interface_of
 from enforcers.kernel.namespaces import NoNamespace
@@ -81,8 +82,8 @@ class PodEnforcement:
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
 
-    async def realize(self, program: Program | None, sets: Sets) -> bool:
-        """Write what differs; return whether anything did.
+    async def realize(self, program: Program | None, sets: Sets) -> Patch:
+        """Write what differs; return the patch that was written, an empty one where nothing did.
 
         Raises `Unenforceable`, `NoAddress`, `NoNamespace`, `CommandFailed`, `NetlinkRefused`: call `doubt` then, and
         the namespace is read again at the next attempt.
@@ -90,7 +91,7 @@ class PodEnforcement:
         async with self._turn:
             return await self._realize(program, sets)
 
-    async def _realize(self, program: Program | None, sets: Sets) -> bool:
+    async def _realize(self, program: Program | None, sets: Sets) -> Patch:
         desired = self._desire(program)
         known = self._realized
         patch = advance(desired, known, sets) if known else compare(desired, await self._observe(desired, sets), sets)
@@ -103,7 +104,13 @@ class PodEnforcement:
             await self._wrote(patch, desired)
         self._realized = after
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
-        return bool(patch)
+        return patch
+
+    async def verify(self, program: Program | None, sets: Sets) -> list[str]:
+        """Read the namespace and say what would have to be written so that it holds what it should; write nothing."""
+        async with self._turn:
+            patch = compare(self._desire(program), await tables.observe(self.sandbox.netns), sets)
+        return list(describe_parts(patch))
 
     def doubt(self) -> None:
         """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`."""

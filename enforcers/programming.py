@@ -5,10 +5,11 @@
         └── retry ◀─┴─▶ late: goes on by itself
 
 A mark that came before a round began is handed on when the round ends: every Pod it concerns was dirty, or is named as
-an exception. Nothing is written before the node's complete state is known.
+an exception. Nothing but what was released by hand is written before the node's complete state is known.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final
@@ -47,12 +48,10 @@ class Programming:
             while not stop.is_set():
                 await self._wait_for_work()
                 node.work.clear()
-                if not node.known:
-                    continue
-                dirty, marks = node.take_work()
                 retry = bool(node.failing) and loop.time() >= self._retry_at
-                if not node.passive:
-                    await self._round(tasks, dirty | node.failing.keys() if retry else dirty)
+                dirty, marks = node.take_work(again=retry)
+                await self._round(tasks, dirty)
+                if node.known and not node.passive:
                     await self._written(marks)
                 if not node.failing:
                     backoff.reset()
@@ -97,15 +96,16 @@ class Programming:
     async def _realize(self, uid: str, pod: PodEnforcement) -> None:
         node = self._node
         async with self._turns:
+            began = time.perf_counter()
             try:
                 async with asyncio.timeout(GIVEN_UP_SECONDS):
-                    with node.metrics.patch_seconds.time():
-                        program = node.program_of(uid)
-                        wrote = await pod.realize(program, node.sets_of(program))
+                    program = node.program_of(uid)
+                    patch = await pod.realize(program, node.sets_of(program))
             except TimeoutError:
                 node.fail(uid, pod, TimeoutError(f"not programmed within {GIVEN_UP_SECONDS:g} s"))
             except TROUBLE as error:
                 node.fail(uid, pod, error)
             else:
                 node.failing.pop(uid, None)
-                node.metrics.patches.inc(wrote)
+                if patch:
+                    node.note(pod.sandbox, patch, time.perf_counter() - began)

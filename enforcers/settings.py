@@ -8,6 +8,7 @@ import msgspec
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.kernel.set_backends import BackendName
 from schemas import addresses
+from schemas.local import DEFAULT_SOCKET
 from streams.settings import Settings
 
 
@@ -20,6 +21,9 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
     """The Kubernetes name of the node it runs on. Default: the host's name."""
     runtime: str = "/run/containerd/containerd.sock"
     """Socket of the container runtime (CRI, containerd), which knows the Pods. Default: containerd's usual one."""
+    socket: str = DEFAULT_SOCKET
+    """Unix socket on which it answers `eastwest node`, for root of this machine alone. Empty: none. Default:
+    /run/eastwest/enforcer.sock."""
     observe: bool = False
     """Plan and report, and program nothing: for a first look at a cluster. Default: false."""
     pause: bool = False

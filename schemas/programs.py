@@ -97,6 +97,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     egress: Direction | None = None
 
     @property
+    def isolated(self) -> bool:
+        """Whether it has rules at all."""
+        return self.ingress is not None or self.egress is not None
+
+    @property
     def sets(self) -> frozenset[str]:
         """Every set that must exist before this program."""
         found: set[str] = set()

@@ -48,9 +48,33 @@ class PodState(StrEnum):
     """A program is here, and no running Pod for it yet."""
     PAUSED = "paused"
     """The C-VEN writes nothing, by order."""
+    RELEASED = "released"
+    """It would have rules, and has none of ours, by order."""
     CONTESTED = "contested"
     """Someone else keeps changing our rules."""
     ERROR = "error"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What somebody on the node ordered its enforcer by hand, until it is undone."""
+
+    release: str = ""
+    """No rules of ours: in the Pod ``namespace/name``, in a ``namespace``, or in all (``*``). Empty: a pause, nothing
+    is written at all."""
+    since: str = ""
+    """RFC 3339; empty where it stands in the settings."""
+    by: str = ""
+    """The user, as the node knows it."""
+    reason: str = ""
+
+    def covers(self, namespace: str, name: str) -> bool:
+        """Whether it releases this Pod."""
+        return self.release in ("*", namespace, f"{namespace}/{name}")
+
+    def __str__(self) -> str:
+        what = f"released: {self.release}" if self.release else "paused"
+        since = f" since {self.since}" if self.since else ""
+        return f"{what}, by {self.by or 'unknown'}{since}" + (f": {self.reason}" if self.reason else "")
 
 
 class PodException(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -118,6 +142,8 @@ class CvenStatus(msgspec.Struct, frozen=True, kw_only=True, tag="c-ven", tag_fie
     from_disk: bool = False
     """Enforces the snapshot that it kept: it has not heard from NATS since its start."""
     paused: bool = False
+    orders: tuple[Order, ...] = ()
+    """What was ordered by hand on the node and is not undone."""
     observing: bool = False
     """Plans and reports; programs nothing."""
     problems: tuple[str, ...] = ()
@@ -140,6 +166,8 @@ class Enforcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Times something was put back that someone else had changed, since the enforcer's start."""
     from_disk: bool = False
     paused: bool = False
+    orders: tuple[Order, ...] = ()
+    """What was ordered by hand on the node and is not undone."""
     observing: bool = False
     problems: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from compose.lab.capability import obstacles
 from tests.components.caches import Unobtainable
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.kafka.kafka_jars import kafka_jars
@@ -18,6 +19,14 @@ from tests.components.nats_server import NatsServer
 from tests.components.presence import missing, require, require_programs
 
 pytest_plugins = ["tests.components.tiers"]
+
+
+@pytest.fixture(scope="session")
+def capable() -> None:
+    """Network namespaces can be made here and now."""
+    found = obstacles()
+    if found:
+        missing("; ".join(item.what for item in found), "; ".join(item.remedy for item in found))
 
 
 @pytest.fixture(scope="session")

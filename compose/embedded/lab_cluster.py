@@ -86,6 +86,7 @@ class LabCluster:
                 self.world.bus,
                 self._runtimes[node],
                 node_netns=self.lab.node_netns(node),
+                local=directory_of(self.lab.name, self.lab.root) / f"{node}.sock",
                 health=self.world.health,
                 registry=CollectorRegistry(),
             )

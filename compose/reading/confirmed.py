@@ -41,6 +41,7 @@ def _row(record: Record) -> str:
     modes = {"observing": said.observing, "paused": said.paused, "from disk": said.from_disk}
     words = [
         *(word for word, holds in modes.items() if holds),
+        *map(str, said.orders),
         *(f"not {each.namespace}/{each.name}: {each.reason}" for each in said.exceptions),
         *said.problems,
     ]

@@ -113,9 +113,11 @@ def components(spoken: Spoken) -> list[dict[str, Any]]:
 def said(heard: Heard, desired: int) -> str:
     """The one line that tells most about a component."""
     match heard.status:
-        case CvenStatus(realized=realized, exceptions=exceptions, observing=observing, paused=paused):
+        case CvenStatus(realized=realized, exceptions=exceptions, observing=observing, paused=paused, orders=orders):
             role = "observing" if observing else "paused" if paused else f"realized {realized} of {desired}"
-            return f"{role}, {len(exceptions)} exceptions" if exceptions else role
+            released = sum(bool(order.release) for order in orders)
+            counts = ((len(exceptions), "exceptions"), (released, "releases by hand"))
+            return ", ".join([role, *(f"{count} {what}" for count, what in counts if count)])
         case KubelinkStatus(leading=leading, epoch=epoch, lag_seconds=lag):
             return f"{'leading' if leading else 'standing by'}, epoch {epoch}, lag {lag:.1f}s"
         case ProcessorStatus(owner=owner, revision=revision, lag=lag):

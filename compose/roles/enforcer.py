@@ -20,6 +20,7 @@ from streams.nats_bus import NatsBus
 from streams.telemetry import Health, serving, set_up_logging
 
 SNAPSHOT_FILE: Final = "enforcer.snapshot"
+ORDERS_FILE: Final = "enforcer.orders"
 
 EXAMPLES = """\b
 Examples:
@@ -54,7 +55,14 @@ async def _run(settings: EnforcerSettings) -> None:
     async def work(stop: asyncio.Event) -> None:
         async with CriRuntime(settings.runtime, relist_seconds=settings.relist_seconds) as runtime:
             service = Enforcer(
-                settings, connected(), runtime, snapshot=snapshot_of(settings), health=health, registry=registry
+                settings,
+                connected(),
+                runtime,
+                snapshot=snapshot_of(settings),
+                kept_orders=orders_of(settings),
+                local=socket_of(settings),
+                health=health,
+                registry=registry,
             )
             await service.run(stop)
 
@@ -65,3 +73,13 @@ async def _run(settings: EnforcerSettings) -> None:
 def snapshot_of(settings: EnforcerSettings) -> Path:
     """The file of the last complete state, per cluster and node."""
     return data_folder(settings) / f"{settings.cluster}.{settings.node}.{SNAPSHOT_FILE}"
+
+
+def orders_of(settings: EnforcerSettings) -> Path:
+    """The file of what was ordered by hand, per cluster and node."""
+    return data_folder(settings) / f"{settings.cluster}.{settings.node}.{ORDERS_FILE}"
+
+
+def socket_of(settings: EnforcerSettings) -> Path | None:
+    """The unix socket for `eastwest node`."""
+    return Path(settings.socket) if settings.socket else None

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from compose.connections import data_folder
 from compose.contexts import Context, announced, as_file_name
 from compose.embedded.world import World, embedded
-from compose.roles.enforcer import snapshot_of
+from compose.roles.enforcer import orders_of, snapshot_of, socket_of
 from enforcers.enforcer import Enforcer
 from enforcers.runtimes.cri import CriRuntime
 from enforcers.settings import EnforcerSettings
@@ -65,6 +65,8 @@ async def run_everything(roles: Roles, context: str) -> None:
                     world.bus,
                     runtime,
                     snapshot=snapshot_of(roles.enforcer),
+                    kept_orders=orders_of(roles.enforcer),
+                    local=socket_of(roles.enforcer),
                     health=world.health,
                     registry=CollectorRegistry(),
                 )

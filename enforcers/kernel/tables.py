@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Final
 
 from enforcers.core import layout
+from enforcers.core.counting import parse_counters
 from enforcers.core.difference import Contents, Patch
 from enforcers.core.layout import FAMILIES, TABLE, Family
 from enforcers.core.observation import Observed, ObservedTable, parse_sets, parse_table
 from enforcers.core.set_rendering import create, element, kind, replace
 from enforcers.kernel.namespaces import run
 from enforcers.kernel.set_backends import SetBackend, restore
+from schemas.local import RuleCounter
+from schemas.programs import Program
 
 PREFIXES: Final[dict[Family, str]] = {4: "iptables-nft", 6: "ip6tables-nft"}
 
@@ -50,6 +53,18 @@ async def write(namespace: Path, patch: Patch, sets: SetBackend) -> None:
     await sets.change(patch.lose)
     for name in patch.destroy:
         await sets.destroy(name)
+
+
+async def counters(namespace: Path, program: Program | None) -> list[RuleCounter]:
+    """What each rule of ours has counted, in both families. Raises `NoNamespace`, `CommandFailed`."""
+    saved = await asyncio.gather(
+        *(run(namespace, [f"{PREFIXES[family]}-save", "-c", "-t", TABLE]) for family in FAMILIES)
+    )
+    return [
+        counter
+        for family, text in zip(FAMILIES, saved, strict=True)
+        for counter in parse_counters(text, family, program)
+    ]
 
 
 def removal(observed: Observed) -> Patch:

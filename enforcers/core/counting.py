@@ -1,0 +1,32 @@
+"""What our rules have counted, read from what ``iptables-nft-save --counters`` prints."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from enforcers.core import layout
+from enforcers.core.layout import Family
+from enforcers.core.rendering import COMMENT
+from schemas.local import RuleCounter
+from schemas.programs import Program
+
+_LINE: Final = re.compile(
+    rf'^\[(\d+):(\d+)\] -A ({layout.CHAIN_PREFIX}\S+) .*--comment "?{re.escape(COMMENT)}[0-9a-f]+:([^"\s]*)'
+)
+
+
+def parse_counters(saved: str, family: Family, program: Program | None) -> Iterator[RuleCounter]:
+    """The counter of each rule of ours, in the order of evaluation, with the policy behind it as *program* tells."""
+    directions = (program.ingress, program.egress) if program is not None else ()
+    policies = {rule.id: rule.policy for direction in directions if direction for rule in direction.rules}
+    for line in saved.splitlines():
+        if found := _LINE.match(line):
+            packets, size, chain, rule = found.groups()
+            yield RuleCounter(
+                family=family,
+                chain=chain,
+                rule=rule,
+                policy=policies.get(rule, ""),
+                packets=int(packets),
+                bytes=int(size),
+            )

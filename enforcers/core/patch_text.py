@@ -1,0 +1,25 @@
+"""A patch in a line, for people."""
+
+from collections.abc import Iterator
+
+from enforcers.core.difference import Patch
+from enforcers.core.layout import CHAIN_PREFIX
+
+
+def describe(patch: Patch) -> str:
+    """``+3 -1 members; 2 sets made; IPv4 EW-IN-NEW``; each part only where there is any."""
+    return "; ".join(describe_parts(patch))
+
+
+def describe_parts(patch: Patch) -> Iterator[str]:
+    """The parts of `describe`."""
+    gained = sum(len(each.added) for each in patch.gain) + sum(len(each.added) for each in patch.lose)
+    lost = sum(len(each.removed) for each in patch.gain) + sum(len(each.removed) for each in patch.lose)
+    if gained or lost:
+        yield " ".join([*([f"+{gained}"] if gained else []), *([f"-{lost}"] if lost else []), "members"])
+    for count, what in ((len(patch.create), "made"), (len(patch.replace), "replaced"), (len(patch.destroy), "removed")):
+        if count:
+            yield f"{count} {'set' if count == 1 else 'sets'} {what}"
+    for family, text in patch.tables.items():
+        declared = [line[1:].split()[0] for line in text.splitlines() if line.startswith(f":{CHAIN_PREFIX}")]
+        yield f"IPv{family} {', '.join(declared) or 'jumps'}"
