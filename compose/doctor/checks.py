@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from compose.doctor.finding import Finding
 from compose.lab.capability import user_namespace_obstacles
 
 PROGRAMS: Final = {
@@ -31,18 +30,6 @@ RULES: Final = {
     "address sets": ("-m set --match-set eastwest-doctor src -j RETURN", "xt_set, ip_set_hash_ip"),
 }
 TRIAL_SECONDS: Final = 20.0
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the answer."""
-
-    what: str
-    ok: bool
-    needed: bool = True
-    """Without it this machine cannot enforce."""
-    detail: str = ""
-    remedy: str = ""
-    """What to do, where it is not ok."""
 
 
 def examine(runtime: str) -> Iterator[Finding]:

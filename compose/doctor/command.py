@@ -1,12 +1,15 @@
 """`eastwest doctor`: whether this machine can enforce, and what to do if not."""
 
 import sys
+from itertools import chain
 
 import click
 import msgspec
 from rich.console import Console
 
-from compose.doctor.checks import Finding, examine
+from compose.doctor.checks import examine
+from compose.doctor.finding import Finding
+from compose.doctor.neighbours import examine_neighbours
 from enforcers.settings import EnforcerSettings
 
 EXAMPLES = """\b
@@ -22,11 +25,13 @@ Examples:
 def doctor(output: str, runtime: str) -> None:
     """Try on this machine what enforcing takes: programs, capabilities, kernel modules. Changes nothing.
 
+    Also warns of another NetworkPolicy enforcer, and of source-NAT between Pods.
+
     Exits with 1 where something is missing that enforcing needs.
     """
     console = Console(highlight=False, soft_wrap=True)
     findings = []
-    for finding in examine(runtime):
+    for finding in chain(examine(runtime), examine_neighbours(runtime)):
         findings.append(finding)
         if output == "text":
             console.print(_line(finding))
@@ -41,6 +46,6 @@ def doctor(output: str, runtime: str) -> None:
 def _line(finding: Finding) -> str:
     if finding.ok:
         return f"[green]ok[/]       {finding.what}"
-    word = "[red]missing[/]" if finding.needed else "[yellow]absent[/] "
+    word = "[red]missing[/]" if finding.needed else "[yellow]warning[/]"
     detail = f": {finding.detail}" if finding.detail else ""
     return f"{word}  {finding.what}{detail}\n         → {finding.remedy}"
