@@ -68,8 +68,8 @@ class RuleCounter(msgspec.Struct, frozen=True, kw_only=True):
     chain: str
     rule: str
     """Id of the program's rule, or what it is for."""
-    policy: str = ""
-    """The object behind it."""
+    policies: tuple[str, ...] = ()
+    """The object behind it; for a block, all that isolate."""
     packets: int
     bytes: int
 

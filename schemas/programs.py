@@ -5,6 +5,7 @@ sets by id and carries, beside each rule, the policy behind it: what the kernel 
 """
 
 import base64
+import functools
 import hashlib
 from enum import StrEnum
 from typing import Final
@@ -14,6 +15,7 @@ import msgspec
 from schemas.addresses import PROTOCOL_NAMES
 
 RULE_ID_BYTES: Final = 10
+DENIAL_BYTES: Final = 6
 
 
 class Mode(StrEnum):
@@ -96,6 +98,16 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """``None``: not isolated in this direction."""
     egress: Direction | None = None
 
+    def policies_of(self, rule: str) -> tuple[str, ...]:
+        """The policies behind the rule of that id: the one that allows, or all that isolate; none for other ids."""
+        for direction in (self.ingress, self.egress):
+            if direction is not None:
+                if any(rule == denial_id(denial, direction.isolating) for denial in Denial):
+                    return direction.isolating
+                if policy := next((each.policy for each in direction.rules if each.id == rule), ""):
+                    return (policy,)
+        return ()
+
     @property
     def isolated(self) -> bool:
         """Whether it has rules at all."""
@@ -119,6 +131,28 @@ def rule_id(*parts: str) -> str:
     """16 characters, derived from *parts*: the same wherever and whenever computed."""
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=RULE_ID_BYTES).digest()
     return base64.b32encode(digest).decode().lower()
+
+
+class Denial(StrEnum):
+    """Why a direction's last rules block."""
+
+    DEFAULT = "default"
+    """No rule allows it."""
+    VIRTUAL = "virtual"
+    """A virtual address that is not open."""
+    UNMARKED = "unmarked"
+    """A reply of a connection that was cut, or never judged."""
+
+
+@functools.lru_cache(maxsize=4096)
+def denial_id(denial: Denial, isolating: tuple[str, ...]) -> str:
+    """The id of a blocking rule, in the kernel as in a verdict: ``default-5f0c…``, at most 21 characters.
+
+    It names the *set* of isolating policies, however many: whoever holds the program finds them by it, also from a log
+    prefix, which has room for 63 characters.
+    """
+    digest = hashlib.blake2b("\0".join(isolating).encode(), digest_size=DENIAL_BYTES).hexdigest()
+    return f"{denial}-{digest}"
 
 
 encode_program = msgspec.msgpack.Encoder().encode

@@ -12,7 +12,7 @@ import msgspec
 
 from schemas import sets
 from schemas.addresses import ICMPV6
-from schemas.programs import Direction, PortRange, Program, Rule
+from schemas.programs import Denial, Direction, PortRange, Program, Rule, denial_id
 
 Members = Callable[[str], Collection[bytes]]
 """The members of a set by id; empty for a set that does not exist."""
@@ -48,7 +48,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     verdict: Verdict
     reason: Reason
     rule: str = ""
-    """Id of the deciding rule."""
+    """Id of the deciding rule, as in the kernel; empty where none decided."""
     policy: str = ""
     """The object behind the rule."""
     isolating: tuple[str, ...] = ()
@@ -61,6 +61,11 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 
 def _allowed(reason: Reason) -> Judgement:
     return Judgement(verdict=Verdict.ALLOWED, reason=reason)
+
+
+def _blocked(reason: Reason, denial: Denial, direction: Direction) -> Judgement:
+    rule = denial_id(denial, direction.isolating)
+    return Judgement(verdict=Verdict.BLOCKED, reason=reason, rule=rule, isolating=direction.isolating)
 
 
 LOOPBACK = _allowed(Reason.LOOPBACK)
@@ -113,7 +118,7 @@ def judge_egress(program: Program | None, flow: Flow, members: Members, node: Co
     ):
         if any(_holds(identity, flow.destination, flow, members) for identity in virtual.allowed):
             return VIRTUAL_ALLOWED
-        return Judgement(verdict=Verdict.BLOCKED, reason=Reason.VIRTUAL, isolating=direction.isolating)
+        return _blocked(Reason.VIRTUAL, Denial.VIRTUAL, direction)
     if flow.destination in node:
         return OWN_NODE
     return judge_rules(direction, flow.destination, flow, members)
@@ -124,7 +129,7 @@ def judge_rules(direction: Direction, peer: bytes, flow: Flow, members: Members)
     for rule in direction.rules:
         if _matches(rule, peer, flow, members):
             return Judgement(verdict=Verdict.ALLOWED, reason=Reason.RULE, rule=rule.id, policy=rule.policy)
-    return Judgement(verdict=Verdict.BLOCKED, reason=Reason.NO_RULE, isolating=direction.isolating)
+    return _blocked(Reason.NO_RULE, Denial.DEFAULT, direction)
 
 
 def _matches(rule: Rule, peer: bytes, flow: Flow, members: Members) -> bool:

@@ -141,12 +141,13 @@ def sets(socket: str, pod: str, output: str) -> None:
 def counters(socket: str, pod: str, namespace: str, output: str) -> None:
     """What each rule has counted since it was written: packets, bytes, and the policy behind it."""
     found = ask(socket, "GET", "/counters", list[PodCounters], pod=pod, namespace=namespace)
-    heading = ("NAMESPACE", "NAME", "FAMILY", "CHAIN", "RULE", "PACKETS", "BYTES", "POLICY")
+    heading = ("NAMESPACE", "NAME", "FAMILY", "CHAIN", "RULE", "PACKETS", "BYTES", "POLICIES")
     rows = [
-        (each.namespace, each.name, f"IPv{one.family}", one.chain, one.rule, one.packets, one.bytes, one.policy)
+        (each.namespace, each.name, f"IPv{one.family}", one.chain, one.rule, one.packets, one.bytes,
+         ", ".join(one.policies))
         for each in found
         for one in each.counters
-    ]
+    ]  # fmt: skip
     errors = [f"{each.namespace}/{each.name}: {each.error}" for each in found if each.error]
     _print(found, output, lambda: [*_table(heading, rows), *errors])
     sys.exit(1 if errors else 0)

@@ -16,9 +16,7 @@ _LINE: Final = re.compile(
 
 
 def parse_counters(saved: str, family: Family, program: Program | None) -> Iterator[RuleCounter]:
-    """The counter of each rule of ours, in the order of evaluation, with the policy behind it as *program* tells."""
-    directions = (program.ingress, program.egress) if program is not None else ()
-    policies = {rule.id: rule.policy for direction in directions if direction for rule in direction.rules}
+    """The counter of each rule of ours, in the order of evaluation, with the policies behind it as *program* tells."""
     for line in saved.splitlines():
         if found := _LINE.match(line):
             packets, size, chain, rule = found.groups()
@@ -26,7 +24,7 @@ def parse_counters(saved: str, family: Family, program: Program | None) -> Itera
                 family=family,
                 chain=chain,
                 rule=rule,
-                policy=policies.get(rule, ""),
+                policies=program.policies_of(rule) if program is not None else (),
                 packets=int(packets),
                 bytes=int(size),
             )

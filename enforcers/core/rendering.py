@@ -24,7 +24,7 @@ import msgspec
 from enforcers.core import layout
 from enforcers.core.layout import Family, Interface, set_name
 from schemas.addresses import SCTP, TCP, UDP
-from schemas.programs import Direction, PortRange, Program, Rule
+from schemas.programs import Denial, Direction, PortRange, Program, Rule, denial_id
 from schemas.sets import SetKind, kind_of
 from schemas.verdict import NEIGHBOUR_TYPES
 
@@ -105,10 +105,10 @@ def _new_inbound(direction: Direction | None, family: Family) -> Chain:
         return Chain(layout.IN_NEW, (_OPEN,))
     rules = [
         *_neighbours(family),
-        _CUT,
+        _cut(direction),
         KernelRule(f"-m set --match-set {set_name(layout.NODE_SET, family)} src", f"-g {layout.OK}", "own-node"),
         *_allow(direction.rules, family, "src"),
-        _default(direction),
+        _drop(Denial.DEFAULT, direction),
     ]
     return Chain(layout.IN_NEW, tuple(rules))
 
@@ -116,7 +116,7 @@ def _new_inbound(direction: Direction | None, family: Family) -> Chain:
 def _new_outbound(direction: Direction | None, family: Family) -> Chain:
     if direction is None:
         return Chain(layout.OUT_NEW, (_OPEN,))
-    rules = [*_neighbours(family), _CUT]
+    rules = [*_neighbours(family), _cut(direction)]
     if virtual := direction.virtual:
         rules += [
             KernelRule(_member(identity, family, "dst"), f"-g {layout.VIRTUAL}", "virtual")
@@ -125,7 +125,7 @@ def _new_outbound(direction: Direction | None, family: Family) -> Chain:
     rules += [
         KernelRule(f"-m set --match-set {set_name(layout.NODE_SET, family)} dst", f"-g {layout.OK}", "own-node"),
         *_allow(direction.rules, family, "dst"),
-        _default(direction),
+        _drop(Denial.DEFAULT, direction),
     ]
     return Chain(layout.OUT_NEW, tuple(rules))
 
@@ -136,17 +136,18 @@ def _virtual(direction: Direction, family: Family) -> Chain:
         KernelRule(_member(identity, family, "dst"), f"-g {layout.OK}", "virtual-allowed")
         for identity in direction.virtual.allowed
     ]
-    return Chain(layout.VIRTUAL, (*allowed, KernelRule("", "-j DROP", "virtual-denied")))
+    return Chain(layout.VIRTUAL, (*allowed, _drop(Denial.VIRTUAL, direction)))
 
 
 _OPEN: Final = KernelRule("-m conntrack --ctdir ORIGINAL", f"-g {layout.OK}", "not-isolated")
-_CUT: Final = KernelRule("-m conntrack --ctdir REPLY", "-j DROP", "reply-unmarked")
 
 
-def _default(direction: Direction) -> KernelRule:
-    """The id tells which policies isolate, however many: room for a log prefix that names this set of them."""
-    digest = hashlib.blake2b("\0".join(direction.isolating).encode(), digest_size=DIGEST_BYTES).hexdigest()
-    return KernelRule("", "-j DROP", f"default-{digest}")
+def _drop(denial: Denial, direction: Direction, match: str = "") -> KernelRule:
+    return KernelRule(match, "-j DROP", denial_id(denial, direction.isolating))
+
+
+def _cut(direction: Direction) -> KernelRule:
+    return _drop(Denial.UNMARKED, direction, "-m conntrack --ctdir REPLY")
 
 
 def _neighbours(family: Family) -> Iterator[KernelRule]:

@@ -17,6 +17,7 @@ from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept, save
 from schemas import sets as packing
+from schemas.programs import Denial, denial_id
 from schemas.status import CvenStatus, PodState
 from streams.lifecycle import leaves
 from streams.nats_bus import NatsBus
@@ -112,8 +113,9 @@ async def test_it_tells_of_pods_programs_sets_patches_and_counters_while_nats_is
         by_rule = {(each["family"], each["rule"]): each for each in counted["counters"]}
         allowed = by_rule[4, ALLOW.ingress.rules[0].id]
         assert allowed["packets"] >= 1
-        assert allowed["policy"] == "NetworkPolicy/shop/web"
-        assert sum(each["packets"] for each in counted["counters"] if each["rule"].startswith("default-")) >= 1
+        assert allowed["policies"] == ["NetworkPolicy/shop/web"]
+        denied = by_rule[4, denial_id(Denial.DEFAULT, ALLOW.ingress.isolating)]
+        assert (denied["packets"] >= 1, denied["policies"]) == (True, ["NetworkPolicy/shop/web"])
         state = await here.ask_json("status")
         assert (state["node"], state["from_disk"], state["orders"]) == ("node-1", True, [])
         assert "snapshot on disk" in await here.ask("status")

@@ -11,8 +11,9 @@ from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING, parse_table
 from enforcers.core.rendering import MULTIPORT_SLOTS, jumps, render
 from schemas.addresses import SCTP, TCP, UDP
-from schemas.programs import Direction, PortRange, Program, Rule, Virtual
+from schemas.programs import Denial, Direction, PortRange, Program, Rule, Virtual, denial_id
 from schemas.sets import SetKind, set_id
+from schemas.verdict import Flow, judge_egress, judge_ingress
 
 ETH0 = Interface("eth0")
 PEERS = set_id(SetKind.ADDRESSES, "peers")
@@ -144,3 +145,43 @@ def test_foreign_text_is_never_taken_for_ours():
         '-A PREROUTING -m comment --comment "not ew: at all" -j MINE\n-A MINE -j DROP\nCOMMIT\n'
     )
     assert (dict(table.chains), dict(table.jumps)) == ({}, {})
+
+
+PREFIX_ROOM = 63
+"""Characters of an NFLOG prefix."""
+
+
+def test_every_rule_has_an_id_and_every_block_leads_back_to_all_that_isolate_however_many():
+    many = tuple(f"NetworkPolicy/shop/policy-{number}" for number in range(300))
+    inbound = Direction(isolating=many, rules=(rule(PortRange(TCP, 80, 80)),))
+    outbound = Direction(isolating=("NetworkPolicy/shop/out",), virtual=VIRTUAL)
+    wanted = program(inbound, outbound)
+
+    rules = [each for chain in render(wanted, ETH0, 4) for each in chain.rules]
+    assert all(each.id and len(f"ew:{each.id}") <= PREFIX_ROOM for each in rules)
+    blocks = [each.id for each in rules if each.target == "-j DROP"]
+    assert {each: wanted.policies_of(each) for each in blocks} == {
+        denial_id(Denial.UNMARKED, many): many,
+        denial_id(Denial.DEFAULT, many): many,
+        denial_id(Denial.UNMARKED, outbound.isolating): outbound.isolating,
+        denial_id(Denial.DEFAULT, outbound.isolating): outbound.isolating,
+        denial_id(Denial.VIRTUAL, outbound.isolating): outbound.isolating,
+    }
+    assert wanted.policies_of("id") == ("NetworkPolicy/shop/web",)
+    assert wanted.policies_of("nobody's") == ()
+
+
+def test_a_verdict_names_the_rule_that_the_kernel_would_count():
+    wanted = program(direction(rule(PortRange(TCP, 80, 80), sets=None)), direction(virtual=VIRTUAL))
+    ids = {each.id for chain in render(wanted, ETH0, 4) for each in chain.rules}
+    here, there = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
+    members = {VIRTUAL.addresses: {there}}
+    found = [
+        judge_ingress(wanted, Flow(there, here, TCP, 80), lambda name: members.get(name, ())),
+        judge_ingress(wanted, Flow(there, here, TCP, 81), lambda name: members.get(name, ())),
+        judge_egress(wanted, Flow(here, there, TCP, 80), lambda name: members.get(name, ())),
+        judge_egress(wanted, Flow(here, bytes((10, 0, 0, 3)), TCP, 80), lambda name: members.get(name, ())),
+    ]
+    assert [judgement.allowed for judgement in found] == [True, False, False, False]
+    assert {judgement.rule for judgement in found} <= ids
+    assert len({judgement.rule for judgement in found[:3]}) == 3
