@@ -14,6 +14,7 @@ from enforcers import orders
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
 from enforcers.kernel.namespaces import HERE
+from enforcers.kernel.set_trial import choose_backend
 from enforcers.local_api import LocalApi, serving_locally
 from enforcers.metrics import Metrics
 from enforcers.runtimes.runtime import Runtime
@@ -29,6 +30,8 @@ from streams.telemetry import Health
 
 SNAPSHOT_SECONDS: Final = 1.0
 """At least this long between two snapshots."""
+
+SLOW_SETS: Final = "address sets go by the ipset tool, slower, since by netlink they failed a trial"
 
 _log = structlog.get_logger("enforcers.enforcer")
 
@@ -73,6 +76,7 @@ class Enforcer:
         connected: asyncio.Future[NatsBus] = asyncio.get_running_loop().create_future()
         local = serving_locally(self._local, self._api) if self._local is not None else nullcontext()
         async with local, asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
+            await self._choose_sets()
             helpers = [
                 tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
                 tasks.create_task(keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
@@ -80,6 +84,14 @@ class Enforcer:
             await tasks.create_task(self.cven.run(updates, stop), name="enforce")
             for task in helpers:
                 task.cancel()
+
+    async def _choose_sets(self) -> None:
+        """Before anything is written, and while nothing waits for it yet."""
+        node = self.cven.node
+        node.set_backend, trouble = await choose_backend(self.cven.settings.set_backend)
+        if trouble:
+            _log.warning(SLOW_SETS, reason=trouble)
+            node.problems.append(f"{SLOW_SETS}: {trouble}")
 
     async def _updates(self, connected: asyncio.Future[NatsBus], jitter_seconds: float) -> AsyncGenerator[NodeUpdate]:
         """Connects when it is asked for the first update, so that what is on disk is enforced without NATS."""
@@ -115,6 +127,7 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             paused=node.paused,
             orders=node.orders,
             observing=cven.settings.observe,
+            problems=tuple(node.problems),
         ),
         RuntimeStatus(
             node=cven.settings.node,

@@ -16,6 +16,7 @@ from enforcers.core.difference import Patch, Sets
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.patch_text import describe
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
+from enforcers.kernel.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.metrics import Metrics
 from enforcers.pod import NoAddress, PodEnforcement, Unenforceable
@@ -58,6 +59,10 @@ class LocalNode:
         """Whether all that was told adds up to a revision, or is of the snapshot."""
         self.patches: deque[PatchNote] = deque(maxlen=NOTED)
         """The newest that were written, to whichever Pod."""
+        self.set_backend: BackendName = "restore" if settings.set_backend == "restore" else "netlink"
+        """Of Pods that come from now on."""
+        self.problems: list[str] = []
+        """What hinders it, beside the troubles of single Pods."""
         self.changed = asyncio.Event()
         """Set when there is something to report."""
         self.work = asyncio.Event()
@@ -137,7 +142,7 @@ class LocalNode:
     def _enforcement(self, sandbox: Sandbox) -> PodEnforcement:
         settings = self.settings
         handlers = settings.foreign_handlers
-        return PodEnforcement(sandbox, settings.mark, settings.set_backend, foreign_handlers=handlers)
+        return PodEnforcement(sandbox, settings.mark, self.set_backend, foreign_handlers=handlers)
 
     # --- what is ordered by hand -------------------------------------------------------------------------------------
 

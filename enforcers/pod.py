@@ -109,7 +109,8 @@ class PodEnforcement:
     async def verify(self, program: Program | None, sets: Sets) -> list[str]:
         """Read the namespace and say what would have to be written so that it holds what it should; write nothing."""
         async with self._turn:
-            patch = compare(self._desire(program), await tables.observe(self.sandbox.netns), sets)
+            observed = await tables.observe(self.sandbox.netns, self._set_backend)
+            patch = compare(self._desire(program), observed, sets)
         return list(describe_parts(patch))
 
     def doubt(self) -> None:
@@ -180,7 +181,7 @@ class PodEnforcement:
 
     async def _observe(self, desired: Desired, sets: Sets) -> Observed:
         """Read the namespace; if connections were tracked for us before, judge them before any passes by its mark."""
-        observed = await tables.observe(self.sandbox.netns)
+        observed = await tables.observe(self.sandbox.netns, self._set_backend)
         if desired.sets and not observed and self._program is not None:
             await self._audit(self._program, sets, dict)
         return observed

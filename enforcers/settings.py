@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 import msgspec
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.kernel.set_backends import BackendName
 from schemas import addresses
 from schemas.local import DEFAULT_SOCKET
 from streams.settings import Settings
@@ -39,8 +38,9 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
     so they are reported as unenforceable. Default: those of gVisor, Kata and Firecracker."""
     mark: int = DEFAULT_MARK
     """The bit of the connection mark that stands for allowed; no one else may use it. Default: 268435456 (2²⁸)."""
-    set_backend: BackendName = "netlink"
-    """How address sets are changed: ``netlink`` (default), or ``restore``: by the ipset tool, slower."""
+    set_backend: Literal["auto", "netlink", "restore"] = "auto"
+    """How address sets are written and read: by ``netlink``, or by the ipset tool (``restore``), which is slower.
+    ``auto`` (default): by netlink where a trial at the start shows that it works, else by the tool."""
     parallel: int = 8
     """How many Pods are programmed at a time. Default: 8."""
     disk_after_seconds: float = 5.0

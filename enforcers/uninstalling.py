@@ -29,12 +29,13 @@ async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> 
     turns = asyncio.Semaphore(PARALLEL)
 
     async def one(namespace: Path) -> Removal:
+        sets = RestoreSets(namespace)
         async with turns:
             try:
-                observed = await tables.observe(namespace)
+                observed = await tables.observe(namespace, sets)
                 if not observed:
                     return Removal()
-                await tables.write(namespace, tables.removal(observed), RestoreSets(namespace))
+                await tables.write(namespace, tables.removal(observed), sets)
                 await asyncio.to_thread(_forget, namespace, mark)
             except NoNamespace:
                 return Removal()

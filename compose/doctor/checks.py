@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from compose.doctor.finding import Finding
 from compose.lab.capability import user_namespace_obstacles
+from enforcers.kernel import set_trial
 
 PROGRAMS: Final = {
     "iptables-nft-restore": "apt install iptables",
@@ -60,6 +62,14 @@ def examine(runtime: str) -> Iterator[Finding]:
             trouble = _try([*alone, "sh", "-c", _trial(family, restore, rule)])
             remedy = f"modules {modules} on the host, and nf_tables with nft_compat"
             yield Finding(what=f"{name} {what}", ok=not trouble, detail=trouble, remedy=remedy)
+    trouble = _try([*alone, sys.executable, "-m", set_trial.__name__])
+    yield Finding(
+        what="sets by netlink",
+        ok=not trouble,
+        needed=False,
+        detail=trouble,
+        remedy="nothing: the enforcer sees it as well, and uses the ipset tool, which is slower",
+    )
     obstacles = user_namespace_obstacles()
     yield Finding(
         what="user namespaces",

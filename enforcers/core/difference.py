@@ -14,8 +14,9 @@ from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import Observed, ObservedTable
 from enforcers.core.rendering import Chain, jumps, render
-from enforcers.core.set_rendering import kernel_members, of_family
+from enforcers.core.set_rendering import differences, kernel_members, kind, of_family
 from schemas.programs import Program
+from schemas.sets import SetKind
 
 Sets = Mapping[str, TrackedSet]
 """The node's sets by id, its own addresses among them."""
@@ -102,11 +103,11 @@ def compare(desired: Desired, observed: Observed, sets: Sets) -> Patch:
             chosen = create if (identity, family) not in observed.sets else replace
             chosen.append(contents(identity, family, sets))
             continue
-        members = frozenset(contents(identity, family, sets).members)
-        if added := members - there:
-            gain.append(Membership(identity, family, added=tuple(sorted(added))))
-        if removed := there - members:
-            lose.append(Membership(identity, family, removed=tuple(sorted(removed))))
+        added, removed = differences(identity, there, frozenset(contents(identity, family, sets).members))
+        if added:
+            gain.append(Membership(identity, family, added=tuple(added)))
+        if removed:
+            lose.append(Membership(identity, family, removed=tuple(removed)))
     return Patch(
         create=tuple(create),
         replace=tuple(replace),
@@ -127,9 +128,11 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
     gain: list[Membership] = []
     lose: list[Membership] = []
     for identity in sorted(desired.sets):
-        step = sets[identity].since(known.versions[identity]) if identity in known.versions else None
-        if step is None:
-            chosen = replace if identity in known.versions else create
+        tracked, version = sets[identity], known.versions.get(identity)
+        step = tracked.since(version) if version is not None else None
+        # Blocks hide one another (see `kernel_members`): what one of them does depends on the others.
+        if step is None or (kind(identity) is SetKind.BLOCKS and version != tracked.version):
+            chosen = create if version is None else replace
             chosen += [contents(identity, family, sets) for family in FAMILIES]
             continue
         added, removed = kernel_members(identity, step.added), kernel_members(identity, step.removed)

@@ -5,17 +5,19 @@ our comment is only known to be there.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Self
 
 import msgspec
 
 from enforcers.core import layout
 from enforcers.core.layout import Family
 from enforcers.core.rendering import COMMENT
-from enforcers.core.set_rendering import kind, parse_element
+from enforcers.core.set_rendering import kind, parse_element, shape
 
 _COMMENT: Final = re.compile(rf'--comment "?({re.escape(COMMENT)}[^"\s]*)')
+
+_SIZE: Final = re.compile(r" (hashsize|bucketsize|initval) \S+")
 
 
 class ObservedTable(msgspec.Struct, frozen=True):
@@ -29,21 +31,42 @@ class ObservedTable(msgspec.Struct, frozen=True):
     """Hook → our own rules in it, as printed."""
 
 
+class ObservedSets(msgspec.Struct, frozen=True):
+    """The ipsets of ours in one namespace."""
+
+    members: Mapping[tuple[str, Family], frozenset[bytes] | None] = {}
+    """By id and family; ``None``: it exists in a way that is not ours: of another type or family, with other options,
+    or with something in it that we never wrote."""
+    leftovers: tuple[str, ...] = ()
+    """Names of ipsets that are ours and in nobody's use: a replacement that was interrupted."""
+
+    @classmethod
+    def of(
+        cls,
+        found: Mapping[tuple[str, Family], set[bytes]],
+        misshapen: Iterable[tuple[str, Family]],
+        leftovers: Iterable[str],
+    ) -> Self:
+        """What was *found*; of the *misshapen* ones only that they exist."""
+        members = {key: frozenset(each) for key, each in found.items()}
+        return cls(members | dict.fromkeys(misshapen), tuple(leftovers))
+
+
 class Observed(msgspec.Struct, frozen=True):
     """Everything of ours in one namespace."""
 
     tables: Mapping[Family, ObservedTable]
-    sets: Mapping[tuple[str, Family], frozenset[bytes] | None]
-    """By id and family; ``None``: it exists with something in it that we never wrote."""
+    sets: Mapping[tuple[str, Family], frozenset[bytes] | None] = {}
+    """As in `ObservedSets`."""
     leftovers: tuple[str, ...] = ()
-    """Names of ipsets that are ours and in nobody's use: a replacement that was interrupted."""
+    """As in `ObservedSets`."""
 
     def __bool__(self) -> bool:
         tables = any(table.chains or any(table.jumps.values()) for table in self.tables.values())
         return bool(tables or self.sets or self.leftovers)
 
 
-NOTHING: Final = Observed(tables={4: ObservedTable(), 6: ObservedTable()}, sets={})
+NOTHING: Final = Observed(tables={4: ObservedTable(), 6: ObservedTable()})
 
 
 def parse_table(saved: str) -> ObservedTable:
@@ -71,10 +94,10 @@ def parse_table(saved: str) -> ObservedTable:
     )
 
 
-def parse_sets(saved: str) -> tuple[dict[tuple[str, Family], frozenset[bytes] | None], tuple[str, ...]]:
-    """Read one ``ipset save``: our sets, and our leftovers."""
+def parse_sets(saved: str) -> ObservedSets:
+    """Read one ``ipset save``."""
     members: dict[tuple[str, Family], set[bytes]] = {}
-    unreadable: set[tuple[str, Family]] = set()
+    misshapen: set[tuple[str, Family]] = set()
     leftovers: list[str] = []
     for line in saved.splitlines():
         command, _, rest = line.partition(" ")
@@ -85,11 +108,18 @@ def parse_sets(saved: str) -> tuple[dict[tuple[str, Family], frozenset[bytes] | 
         if key is None:
             if command == "create":
                 leftovers.append(name)
-        elif command == "create":
-            members[key] = set()
-        else:
-            try:
-                members[key].add(parse_element(kind(key[0]), text))
-            except ValueError:
-                unreadable.add(key)
-    return {key: None if key in unreadable else frozenset(found) for key, found in members.items()}, tuple(leftovers)
+            continue
+        found = members.setdefault(key, set())
+        try:
+            if command == "create" and not _is_ours(*key, text):
+                misshapen.add(key)
+            if command == "add" and key not in misshapen:
+                found.add(parse_element(kind(key[0]), text))
+        except ValueError:  # no kind of ours, or no member of ours
+            misshapen.add(key)
+    return ObservedSets.of(members, misshapen, leftovers)
+
+
+def _is_ours(identity: str, family: Family, created: str) -> bool:
+    """Whether the set is one as we create it, but for its size. What is said of any set says nothing."""
+    return _SIZE.sub("", created) == _SIZE.sub("", shape(identity, family, 0))

@@ -1,10 +1,10 @@
 """From address sets to ipsets and back: types, names, and members as the tool writes them."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from enforcers.core.layout import NODE_SET, TEMPORARY, Family, set_name
+from enforcers.core.layout import NODE_SET, Family, set_name
 from schemas import addresses, sets
 from schemas.addresses import PROTOCOL_NAMES, PROTOCOLS
 from schemas.sets import SetKind
@@ -14,6 +14,7 @@ FAMILY_NAMES: Final[dict[Family, str]] = {4: "inet", 6: "inet6"}
 MAX_MEMBERS: Final = 1 << 20
 """maxelem: a set that is full refuses members, so it is generous; it costs nothing until used."""
 LEAST_HASH: Final = 64
+NULLS: Final = frozenset(map(bytes, addresses.WIDTHS.values()))
 
 
 def kind(identity: str) -> SetKind:
@@ -22,9 +23,17 @@ def kind(identity: str) -> SetKind:
 
 
 def kernel_members(identity: str, members: Iterable[bytes]) -> frozenset[bytes]:
-    """*members* as the kernel holds them: hash:net refuses a block of everything, so that becomes its two halves."""
-    if kind(identity) is not SetKind.BLOCKS:
-        return frozenset(members)
+    """*members* as the kernel holds them.
+
+    Of addresses and tuples without those of the null address, which no packet between Pods has and the kernel refuses.
+    hash:net refuses a block of everything, so that becomes its two halves; and it holds a block once, so that an
+    exception alike takes its place.
+    """
+    which = kind(identity)
+    if which is SetKind.ADDRESSES:
+        return frozenset(members).difference(NULLS)
+    if which is SetKind.TUPLES:
+        return frozenset(member for member in members if member[:-3] not in NULLS)
     found: set[bytes] = set()
     for member in members:
         network, exception = sets.unpack_block(member)
@@ -32,7 +41,19 @@ def kernel_members(identity: str, members: Iterable[bytes]) -> frozenset[bytes]:
             found.add(member)
         else:
             found.update(sets.block(half, exception=exception) for half in network.subnets())
-    return frozenset(found)
+    return frozenset(member for member in found if member[-1] or member[:-1] + b"\1" not in found)
+
+
+def differences(identity: str, there: frozenset[bytes], wanted: frozenset[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """What to add to a set as it is *there*, and what to take out then, so that it is as *wanted*.
+
+    A block that becomes an exception, or the other way round, is only added: taken out, it would be gone as both.
+    """
+    added, removed = sorted(wanted - there), sorted(there - wanted)
+    if kind(identity) is SetKind.BLOCKS:
+        overwritten = {member[:-1] for member in added}
+        removed = [member for member in removed if member[:-1] not in overwritten]
+    return added, removed
 
 
 def of_family(members: Iterable[bytes], family: Family) -> list[bytes]:
@@ -66,13 +87,24 @@ def parse_element(which: SetKind, text: str) -> bytes:
     return sets.block(ipaddress.ip_network(network), exception=option == "nomatch")
 
 
-def create(identity: str, family: Family, expected: int, *, name: str = "") -> str:
-    """The command that creates the set with room for *expected* members: growing one is dear (20 ms per 10,000)."""
-    size = LEAST_HASH
-    while size < expected:
-        size *= 2
-    options = f"family {FAMILY_NAMES[family]} hashsize {size} maxelem {MAX_MEMBERS}"
-    return f"create {name or set_name(identity, family)} {TYPES[kind(identity)]} {options}"
+def hash_size(expected: int) -> int:
+    """Buckets for *expected* members from the start: growing a set is dear (20 ms per 10,000)."""
+    return max(LEAST_HASH, 1 << (expected - 1).bit_length()) if expected else LEAST_HASH
+
+
+def shape(identity: str, family: Family, expected: int) -> str:
+    """Type and options of a set with room for *expected* members, as the tool takes and prints them."""
+    options = f"family {FAMILY_NAMES[family]} hashsize {hash_size(expected)} maxelem {MAX_MEMBERS}"
+    return f"{TYPES[kind(identity)]} {options}"
+
+
+def creation(identity: str, family: Family, members: Sequence[bytes], *, name: str = "") -> list[str]:
+    """Commands that create a set, which must not exist, with *members*."""
+    name, which = name or set_name(identity, family), kind(identity)
+    return [
+        f"create {name} {shape(identity, family, len(members))}",
+        *(f"add {name} {element(which, member)}" for member in members),
+    ]
 
 
 def change(identity: str, family: Family, added: Iterable[bytes], removed: Iterable[bytes]) -> list[str]:
@@ -80,17 +112,3 @@ def change(identity: str, family: Family, added: Iterable[bytes], removed: Itera
     name, which = set_name(identity, family), kind(identity)
     adding = [f"add {name} {element(which, member)}" for member in added]
     return adding + [f"del {name} {element(which, member).removesuffix(' nomatch')}" for member in removed]
-
-
-def replace(identity: str, family: Family, members: Iterable[bytes]) -> list[str]:
-    """Commands that make a set hold exactly *members*, in one step for whoever looks it up, whatever it held."""
-    name, temporary, which = set_name(identity, family), set_name(identity, family) + TEMPORARY, kind(identity)
-    chosen = of_family(members, family)
-    return [
-        create(identity, family, len(chosen)),
-        create(identity, family, len(chosen), name=temporary),
-        f"flush {temporary}",
-        *(f"add {temporary} {element(which, member)}" for member in chosen),
-        f"swap {temporary} {name}",
-        f"destroy {temporary}",
-    ]

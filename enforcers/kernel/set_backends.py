@@ -1,16 +1,20 @@
-"""Two ways to change ipsets in place that keep the same promises: by netlink, and by the tool.
+"""Two ways to have ipsets that keep the same promises: by netlink, and by the tool.
 
-By netlink a change costs some 20 µs on a socket that is kept, by the tool a process.
+By netlink a change costs some 10 µs on a socket that is kept, by the tool a process. The tool is what people check the
+kernel with, so it is also what netlink is compared with.
 """
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-from enforcers.core.difference import Membership
+from enforcers.core.difference import Contents, Membership
+from enforcers.core.layout import TEMPORARY, set_name
 from enforcers.core.netlink import ipset
-from enforcers.core.set_rendering import change
+from enforcers.core.observation import ObservedSets, parse_sets
+from enforcers.core.set_rendering import TYPES, change, creation, kind, shape
 from enforcers.kernel.namespaces import CommandFailed, run
 from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
 
@@ -19,18 +23,37 @@ BackendName = Literal["netlink", "restore"]
 ATTEMPTS: Final = 50
 PAUSE_SECONDS: Final = 0.01
 """A set stays busy for some 10 ms after its last rule went (the kernel waits for a grace period)."""
+LONG_BYTES: Final = 1 << 14
+"""Of a request: the kernel takes a good part of a millisecond for it, so that others have their turn in between."""
 
 
 class SetBackend(Protocol):
-    async def change(self, memberships: Iterable[Membership]) -> None:
-        """Sets that exist gain and lose members; of what fails, part may be done.
+    """Everything done to one namespace's ipsets. What is not ours is never touched.
 
-        Raises `NoNamespace`, and `CommandFailed` or `NetlinkRefused`.
+    All of it raises `NoNamespace`, and `CommandFailed` or `NetlinkRefused`; of what fails, part may be done.
+    """
+
+    async def create(self, wholes: Iterable[Contents]) -> None:
+        """Sets that nothing names yet come to be; one that exists all the same is replaced."""
+        ...
+
+    async def replace(self, wholes: Iterable[Contents]) -> None:
+        """Sets hold exactly this, in one step for whoever looks them up, whatever they held.
+
+        One of another type or family than it should be goes first; where rules name it, it is refused by name.
         """
         ...
 
+    async def change(self, memberships: Iterable[Membership]) -> None:
+        """Sets that exist gain and lose members."""
+        ...
+
     async def destroy(self, name: str) -> None:
-        """An ipset goes; waits where the kernel still holds it. Raises as `change` does."""
+        """An ipset goes, if there is one; waits where the kernel still holds it."""
+        ...
+
+    async def read(self) -> ObservedSets:
+        """What there is of ours."""
         ...
 
 
@@ -40,49 +63,138 @@ class NetlinkSets:
     def __init__(self, opened: Callable[[], NetlinkSocket]) -> None:
         self._opened = opened
 
+    async def create(self, wholes: Iterable[Contents]) -> None:
+        for whole in wholes:
+            try:
+                await self._fill(whole, set_name(whole.id, whole.family))
+            except NetlinkRefused as error:
+                if error.number != errno.EEXIST:
+                    raise
+                await self.replace([whole])
+
+    async def replace(self, wholes: Iterable[Contents]) -> None:
+        for whole in wholes:
+            name, temporary = set_name(whole.id, whole.family), set_name(whole.id, whole.family) + TEMPORARY
+            await self.destroy(temporary)
+            await self._fill(whole, temporary)
+            try:
+                self._ask(ipset.swap(temporary, name), f"swap {temporary} with {name}")
+            except NetlinkRefused as error:
+                if error.number not in (errno.ENOENT, ipset.TYPE_MISMATCH):
+                    raise
+                await self._make_way(whole, name)
+                self._ask(ipset.rename(temporary, name), f"rename {temporary} to {name}")
+            else:
+                await self.destroy(temporary)
+
     async def change(self, memberships: Iterable[Membership]) -> None:
         for each in memberships:
+            name = set_name(each.id, each.family)
             for members, adding in ((each.added, True), (each.removed, False)):
-                for request in ipset.changes(each.id, each.family, members, adding=adding):
-                    self._opened().request(request)
+                await self._change(ipset.changes(each.id, each.family, members, adding=adding), name)
 
     async def destroy(self, name: str) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        for left in reversed(range(ATTEMPTS)):
             try:
-                self._opened().request(ipset.destroy(name))
+                self._ask(ipset.destroy(name), f"destroy {name}")
             except NetlinkRefused as error:
-                if error.number != ipset.BUSY or attempt == ATTEMPTS:
+                if error.number == errno.ENOENT:
+                    return
+                if error.number != ipset.BUSY or not left:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 return
 
+    async def read(self) -> ObservedSets:
+        return ipset.read_listing(body for _, body in self._opened().dump(ipset.listing_query()))
+
+    async def _fill(self, whole: Contents, name: str) -> None:
+        (answer,) = self._ask(ipset.revision_query(whole.id, whole.family), f"tell of {TYPES[kind(whole.id)]}")
+        self._ask(
+            ipset.create(whole.id, whole.family, len(whole.members), ipset.revision(answer), name=name),
+            f"create {name}",
+        )
+        await self._change(ipset.changes(whole.id, whole.family, whole.members, adding=True, name=name), name)
+
+    async def _change(self, requests: Iterable[bytes], name: str) -> None:
+        for request in requests:
+            self._ask(request, f"change {name}")
+            if len(request) > LONG_BYTES:
+                await asyncio.sleep(0)
+
+    async def _make_way(self, whole: Contents, name: str) -> None:
+        try:
+            await self.destroy(name)
+        except NetlinkRefused as error:
+            raise NetlinkRefused(error.number, _in_the_way(whole)) from error
+
+    def _ask(self, request: bytes, doing: str) -> list[bytes]:
+        try:
+            return self._opened().request(request)
+        except NetlinkRefused as error:
+            raise NetlinkRefused(error.number, f"to {doing}: {ipset.reason(error.number)}") from None
+
 
 class RestoreSets:
-    """``ipset restore`` in *namespace*."""
+    """``ipset`` in *namespace*."""
 
     def __init__(self, namespace: Path) -> None:
         self._namespace = namespace
 
+    async def create(self, wholes: Iterable[Contents]) -> None:
+        given = list(wholes)
+        try:
+            await self._restore([line for each in given for line in creation(each.id, each.family, each.members)])
+        except CommandFailed as error:
+            if not error.line.startswith("create "):
+                raise
+            await self.replace(given)
+
+    async def replace(self, wholes: Iterable[Contents]) -> None:
+        for whole in wholes:
+            name, temporary = set_name(whole.id, whole.family), set_name(whole.id, whole.family) + TEMPORARY
+            await self.destroy(temporary)
+            await self._restore(creation(whole.id, whole.family, whole.members, name=temporary))
+            try:
+                await self._restore([f"swap {temporary} {name}", f"destroy {temporary}"])
+            except CommandFailed as error:
+                if not error.line.startswith("swap "):
+                    raise
+                await self._make_way(whole, name)
+                await self._restore([f"rename {temporary} {name}"])
+
     async def change(self, memberships: Iterable[Membership]) -> None:
-        await restore(
-            self._namespace,
-            [line for each in memberships for line in change(each.id, each.family, each.added, each.removed)],
-        )
+        lines = [line for each in memberships for line in change(each.id, each.family, each.added, each.removed)]
+        await self._restore(lines, "-exist")
 
     async def destroy(self, name: str) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        for left in reversed(range(ATTEMPTS)):
             try:
                 await run(self._namespace, ["ipset", "destroy", name])
             except CommandFailed as error:
-                if "in use" not in error.message or attempt == ATTEMPTS:
+                if "does not exist" in error.message:
+                    return
+                if "in use" not in error.message or not left:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 return
 
+    async def read(self) -> ObservedSets:
+        return parse_sets(await run(self._namespace, ["ipset", "save"]))
 
-async def restore(namespace: Path, lines: list[str]) -> None:
-    """Run ipset commands, if there are any. Raises `NoNamespace`, `CommandFailed`."""
-    if lines:
-        await run(namespace, ["ipset", "restore", "-exist"], "\n".join([*lines, ""]))
+    async def _restore(self, lines: list[str], *options: str) -> None:
+        if lines:
+            await run(self._namespace, ["ipset", "restore", *options], "\n".join([*lines, ""]))
+
+    async def _make_way(self, whole: Contents, name: str) -> None:
+        try:
+            await self.destroy(name)
+        except CommandFailed as error:
+            raise CommandFailed(error.path, error.command, error.status, _in_the_way(whole)) from error
+
+
+def _in_the_way(whole: Contents) -> str:
+    name, wanted = set_name(whole.id, whole.family), shape(whole.id, whole.family, 0)
+    return f"{name} should be {wanted.split(' hashsize')[0]}, is another's of that name, and is in use"

@@ -1,31 +1,36 @@
 """Netlink sockets that live in a Pod's namespace, made by a thread that entered it and used from anywhere."""
 
+import errno
 import os
 import select
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from enforcers.core.netlink.messages import DONE, ERROR, error_number, messages
+from enforcers.core.netlink.messages import DONE, ERROR, error_number, interrupted, messages
 from enforcers.kernel.namespaces import inside
 
 NETLINK_ROUTE: Final = 0
 NETLINK_NETFILTER: Final = 12
-RECEIVE_BYTES: Final = 1 << 20
+RECEIVE_BYTES: Final = 1 << 16
+"""The kernel fills no more than 32 kB at a time. Python is quick to get a buffer of this size, and slow for larger."""
+SOL_NETLINK: Final = 270
+NETLINK_CAP_ACK: Final = 10
+"""An error does not repeat the message that it is about, which may be longer than what is received at a time."""
 SO_RCVBUFFORCE: Final = 33
 BUFFER_BYTES: Final = 8 << 20
 ANSWER_SECONDS: Final = 5.0
 """The kernel answers within microseconds; only a kernel that is stuck takes longer."""
+DUMP_ATTEMPTS: Final = 20
 
 
 class NetlinkRefused(Exception):
-    """The kernel refused a message; *number* is its errno."""
+    """The kernel refused a message; *number* is its errno, *reason* says more than that where more is known."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"the kernel refused: {os.strerror(number) if number < 4096 else f'ipset error {number}'}")
+    def __init__(self, number: int, reason: str = "") -> None:
+        super().__init__(f"the kernel refused: {reason or os.strerror(number)}")
         self.number = number
         self.retriable = True
 
@@ -41,6 +46,7 @@ class NetlinkSocket:
             self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         except PermissionError:  # the root of a user namespace: what the machine's limit allows must do
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self.socket.bind((0, groups))
         self.socket.setblocking(False)
 
@@ -60,31 +66,58 @@ class NetlinkSocket:
         """Close it in a thread of its own, for whoever must not wait."""
         threading.Thread(target=self.close, name="close-netlink", daemon=True).start()
 
-    def receive(self) -> Iterator[tuple[int, bytes]]:
-        """The messages of the next datagram. Raises TimeoutError where none comes."""
-        poll = select.poll()  # select() refuses file descriptors from 1024 on, which a node with many Pods has
-        poll.register(self.socket, select.POLLIN)
-        if not poll.poll(ANSWER_SECONDS * 1000):
-            raise TimeoutError(f"the kernel did not answer within {ANSWER_SECONDS} s")
-        return messages(self.socket.recv(RECEIVE_BYTES))
+    def receive(self) -> bytes:
+        """The next datagram. Raises TimeoutError where none comes, OSError where something was lost."""
+        try:
+            return self._receive()  # what the kernel was asked for is there before the question returns
+        except BlockingIOError:
+            poll = select.poll()  # select() refuses file descriptors from 1024 on, which a node with many Pods has
+            poll.register(self.socket, select.POLLIN)
+            if not poll.poll(ANSWER_SECONDS * 1000):
+                raise TimeoutError(f"the kernel did not answer within {ANSWER_SECONDS} s") from None
+            return self._receive()
 
-    def request(self, message: bytes) -> None:
-        """Send *message*, which asks for an acknowledgement, and await it. Raises `NetlinkRefused`."""
+    def _receive(self) -> bytes:
+        data, _, flags, _ = self.socket.recvmsg(RECEIVE_BYTES)
+        if flags & socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, f"the kernel sent more than {RECEIVE_BYTES} bytes at once")
+        return data
+
+    def request(self, message: bytes) -> list[bytes]:
+        """Send *message*, which asks for an acknowledgement, and await it; return what else was answered.
+
+        Raises `NetlinkRefused`.
+        """
         self.socket.send(message)
+        answers: list[bytes] = []
         while True:
-            for kind, body in self.receive():
+            for kind, body in messages(self.receive()):
                 if kind == ERROR:
                     if number := error_number(body):
                         raise NetlinkRefused(number)
-                    return
+                    return answers
+                answers.append(body)
 
-    def dump(self, message: bytes) -> Iterator[tuple[int, bytes]]:
-        """Send a dump request and yield what it lists. Raises `NetlinkRefused`."""
+    def dump(self, message: bytes) -> list[tuple[int, bytes]]:
+        """Send a dump request and return all that it lists, as it was at one moment. Raises `NetlinkRefused`."""
+        for _ in range(DUMP_ATTEMPTS):
+            listed, whole = self._dump(message)
+            if whole:
+                return listed
+        raise NetlinkRefused(errno.EAGAIN, f"what is listed changed during each of {DUMP_ATTEMPTS} listings")
+
+    def _dump(self, message: bytes) -> tuple[list[tuple[int, bytes]], bool]:
         self.socket.send(message)
+        listed: list[tuple[int, bytes]] = []
+        whole = True
         while True:
-            for kind, body in self.receive():
+            data = self.receive()
+            whole = whole and not interrupted(data)
+            for kind, body in messages(data):
                 if kind == DONE:
-                    return
+                    if number := error_number(body):
+                        raise NetlinkRefused(number)
+                    return listed, whole
                 if kind == ERROR and (number := error_number(body)):
                     raise NetlinkRefused(number)
-                yield kind, body
+                listed.append((kind, body))

@@ -6,26 +6,23 @@ from typing import Final
 
 from enforcers.core import layout
 from enforcers.core.counting import parse_counters
-from enforcers.core.difference import Contents, Patch
+from enforcers.core.difference import Patch
 from enforcers.core.layout import FAMILIES, TABLE, Family
-from enforcers.core.observation import Observed, ObservedTable, parse_sets, parse_table
-from enforcers.core.set_rendering import create, element, kind, replace
+from enforcers.core.observation import Observed, ObservedTable, parse_table
 from enforcers.kernel.namespaces import run
-from enforcers.kernel.set_backends import SetBackend, restore
+from enforcers.kernel.set_backends import SetBackend
 from schemas.local import RuleCounter
 from schemas.programs import Program
 
 PREFIXES: Final[dict[Family, str]] = {4: "iptables-nft", 6: "ip6tables-nft"}
 
 
-async def observe(namespace: Path) -> Observed:
-    """Read what is there of ours. Raises `NoNamespace`, `CommandFailed`."""
-    tables, saved = await asyncio.gather(
-        asyncio.gather(*(_observe_table(namespace, family) for family in FAMILIES)),
-        run(namespace, ["ipset", "save"]),
+async def observe(namespace: Path, sets: SetBackend) -> Observed:
+    """Read what is there of ours. Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`."""
+    tables, found = await asyncio.gather(
+        asyncio.gather(*(_observe_table(namespace, family) for family in FAMILIES)), sets.read()
     )
-    sets, leftovers = parse_sets(saved)
-    return Observed(tables=dict(zip(FAMILIES, tables, strict=True)), sets=sets, leftovers=leftovers)
+    return Observed(dict(zip(FAMILIES, tables, strict=True)), found.members, found.leftovers)
 
 
 async def _observe_table(namespace: Path, family: Family) -> ObservedTable:
@@ -34,11 +31,8 @@ async def _observe_table(namespace: Path, family: Family) -> ObservedTable:
 
 async def write(namespace: Path, patch: Patch, sets: SetBackend) -> None:
     """Write *patch*, in its order. Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`: part is written then."""
-    whole = [
-        *(line for contents in patch.create for line in _creation(contents)),
-        *(line for contents in patch.replace for line in replace(contents.id, contents.family, contents.members)),
-    ]
-    await restore(namespace, whole)
+    await sets.create(patch.create)
+    await sets.replace(patch.replace)
     await sets.change(patch.gain)
     results = await asyncio.gather(
         *(
@@ -77,11 +71,3 @@ def removal(observed: Observed) -> Patch:
             gone = [f"-X {name}" for name in table.chains]
             tables[family] = "\n".join([f"*{TABLE}", *declared, *lines, *gone, "COMMIT", ""])
     return Patch(tables=tables, destroy=(*observed.leftovers, *(layout.set_name(*key) for key in observed.sets)))
-
-
-def _creation(contents: Contents) -> list[str]:
-    name, which = layout.set_name(contents.id, contents.family), kind(contents.id)
-    return [
-        create(contents.id, contents.family, len(contents.members)),
-        *(f"add {name} {element(which, member)}" for member in contents.members),
-    ]

@@ -26,7 +26,7 @@ from enforcers.core.layout import set_name
 from enforcers.core.netlink import ipset
 from enforcers.enforcer import Enforcer
 from enforcers.kernel import namespaces
-from enforcers.kernel.set_backends import SetBackend
+from enforcers.kernel.set_backends import NetlinkSets
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
@@ -119,7 +119,8 @@ async def _all(opened: Opened, events: int, spawned: int) -> tuple[list[float], 
         world = stack.enter_context(made_world())
         nats = await stack.enter_async_context(NatsChild(folder / "nats"))
         bus = await stack.enter_async_context(NatsBus(nats.url, name="bench"))
-        world.command("a", "ipset", "restore", text=set_rendering.create(BARE_SET, 4, events) + "\n")
+        made = f"create {set_name(BARE_SET, 4)} {set_rendering.shape(BARE_SET, 4, events)}\n"
+        world.command("a", "ipset", "restore", text=made)
 
         netlink = stack.enter_context(NetlinkSocket(world.path("a"), NETLINK_NETFILTER))
 
@@ -248,21 +249,18 @@ async def _bare(
 # --- ours ------------------------------------------------------------------------------------------------------------
 
 
-class Watched:
-    """A set backend that says when the kernel has taken what was added."""
+class Watched(NetlinkSets):
+    """Says when the kernel has taken what was added."""
 
-    def __init__(self, inner: SetBackend, times: Times) -> None:
-        self._inner = inner
+    def __init__(self, opened: Callable[[], NetlinkSocket], times: Times) -> None:
+        super().__init__(opened)
         self._times = times
 
     async def change(self, memberships: Iterable[Membership]) -> None:
         given = list(memberships)
-        await self._inner.change(given)
+        await super().change(given)
         for each in given:
             self._times.arrive(each.added)
-
-    async def destroy(self, name: str) -> None:
-        await self._inner.destroy(name)
 
 
 async def _ours(logs: Logs, bus: NatsBus, world: World, events: int) -> list[float]:
@@ -277,7 +275,7 @@ async def _ours(logs: Logs, bus: NatsBus, world: World, events: int) -> list[flo
     async with _enforcing(logs, bus, world, web) as enforcer:
         await asyncio.wait_for(enforcer.cven.realized(offsets[-1]), ARRIVAL_SECONDS)
         pod = enforcer.cven.node.pods[web.metadata.uid]
-        pod._set_backend = Watched(pod._set_backend, times)
+        pod._set_backend = Watched(pod._opened, times)
         await _emit(log, changed, times, RATE)
         seconds = await times.complete(events)
         await asyncio.wait_for(enforcer.cven.realized(await log.end() - 1), ARRIVAL_SECONDS)

@@ -103,7 +103,7 @@ class World:
     def listen(self, name: str, port: int, family: int = 4) -> socket.socket:
         listener = self.open_socket(name, family)
         listener.bind((address(name, family), port))
-        listener.listen(16)
+        listener.listen(1024)  # nobody accepts, and a test may knock again and again
         return listener
 
     def accept(self, listener: socket.socket) -> socket.socket:

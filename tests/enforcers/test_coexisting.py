@@ -8,6 +8,7 @@ import pytest
 
 from enforcers.kernel import tables
 from enforcers.kernel.namespaces import CommandFailed
+from enforcers.kernel.set_backends import RestoreSets
 from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.pod import Unenforceable
 from enforcers.runtimes.runtime import Sandbox
@@ -116,19 +117,24 @@ async def test_uninstalling_leaves_nothing_of_ours_and_everything_else(world):
     await uninstall([world.path("web")])
 
     assert world.rules().replace(before, "") == ""
-    assert not await tables.observe(world.path("web"))
+    assert not await tables.observe(world.path("web"), RestoreSets(world.path("web")))
     world.listen("web", 80)
     assert world.reaches("b", "web", 80)
 
 
-async def test_what_the_kernel_refuses_is_an_error_and_the_next_try_repairs(world):
+@pytest.mark.parametrize("backend", ["netlink", "restore"])
+async def test_what_the_kernel_refuses_is_an_error_and_the_next_try_repairs(world, backend):
     members = sets(clients=both("a"))
-    world.command("web", "ipset", "create", f"ew-{CLIENTS}-4", "hash:ip", "family", "inet6")
+    name = f"ew-{CLIENTS}-4"
+    naming = ("OUTPUT", "-m", "set", "--match-set", name, "dst", "-j", "DROP")
+    world.command("web", "ipset", "create", name, "hash:net")
+    world.command("web", "iptables-nft", "-A", *naming)
 
-    pod = pod_of(world)
-    with pytest.raises((CommandFailed, NetlinkRefused)):
+    pod = pod_of(world, backend=backend)
+    with pytest.raises((CommandFailed, NetlinkRefused), match=f"{name} should be hash:ip family inet, .* is in use"):
         await pod.realize(ALLOW, members)
-    world.command("web", "ipset", "destroy", f"ew-{CLIENTS}-4")
+    world.command("web", "iptables-nft", "-D", *naming)
+    pod.doubt()
     await pod.realize(ALLOW, members)
 
     world.listen("web", 80)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from enforcers.kernel import tables
+from enforcers.kernel.set_backends import RestoreSets
 from schemas import addresses
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import PortRange, Virtual
@@ -113,7 +114,7 @@ async def test_sets_of_every_kind_follow_many_changes_in_both_families(world, ba
 
 async def held(world: World, identities: Iterable[str]) -> dict[str, set[bytes]]:
     """What the kernel's sets hold, as the tool tells."""
-    found = (await tables.observe(world.path("web"))).sets
+    found = (await tables.observe(world.path("web"), RestoreSets(world.path("web")))).sets
     return {identity: {*(found[identity, 4] or ()), *(found[identity, 6] or ())} for identity in identities}
 
 

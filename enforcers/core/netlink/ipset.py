@@ -1,68 +1,152 @@
-"""Membership changes as the kernel takes them: many members per netlink message, packed as they travel.
+"""Everything done to ipsets, as the kernel is asked for it, and its listing of them.
 
 Source: Linux ``uapi/linux/netfilter/ipset/ip_set.h``. A message without the EXCL flag says what should be: adding what
 is there and deleting what is not are no errors. A message that fails midway may have been applied in part.
 """
 
+import errno
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from enforcers.core import layout
 from enforcers.core.layout import Family, set_name
-from enforcers.core.netlink.messages import ACK, NESTED, REQUEST, attribute, message
-from enforcers.core.set_rendering import kind
-from schemas import sets
-from schemas.sets import SetKind
+from enforcers.core.netlink.ipset_members import BIG_ENDIAN, members_of, runs
+from enforcers.core.netlink.messages import ACK, DUMP, NESTED, REQUEST, attribute, attributes, message
+from enforcers.core.observation import ObservedSets
+from enforcers.core.set_rendering import MAX_MEMBERS, TYPES, hash_size, kind
 
 SUBSYSTEM: Final = 6 << 8
-ADD, DELETE, DESTROY = SUBSYSTEM | 9, SUBSYSTEM | 10, SUBSYSTEM | 3
+CREATE, DESTROY, RENAME, SWAP, LIST, ADD, DELETE, TYPE = (SUBSYSTEM | each for each in (2, 3, 5, 6, 7, 9, 10, 13))
+EXCLUSIVE: Final = 0x200 | 0x400
+"""Without it creating one that exists is no error, even where the existing one is of another family."""
 PROTOCOL_VERSION: Final = 6
 """The oldest that kernels in use still speak; what is used here did not change since."""
-PROTOCOL, SETNAME, DATA, ADT, LINE = 1, 2, 7, 8, 9
-IP, CIDR, PORT, FLAGS, PROTO = 1, 3, 4, 8, 7
-BIG_ENDIAN: Final = 0x4000
-NOMATCH: Final = 4
+PROTOCOL, SETNAME, TYPENAME, REVISION, FAMILY, DATA, ADT, LINE = 1, 2, 3, 4, 5, 7, 8, 9
+SETNAME2: Final = 3
+INITVAL, HASHSIZE, MAXELEM, BUCKETSIZE, ELEMENTS, REFERENCES, MEMSIZE = 17, 18, 19, 21, 24, 25, 26
+PLAIN: Final = {INITVAL, HASHSIZE, MAXELEM, BUCKETSIZE, ELEMENTS, REFERENCES, MEMSIZE}
+"""What is told of any set. Whatever else is told (a timeout, a mask, counters) we did not ask for."""
 FAMILY_NUMBERS: Final[dict[Family, int]] = {4: 2, 6: 10}
 """NFPROTO_IPV4, NFPROTO_IPV6."""
-MEMBERS_PER_MESSAGE: Final = 1000
-"""An attribute's length is 16 bits, and no member takes more than 52 bytes."""
-BUSY: Final = 4100
-"""ipset's own error: something still names the set."""
+
+BUSY, TYPE_MISMATCH, FULL = 4100, 4102, 4352
+REASONS: Final = {
+    errno.EEXIST: "there is one of that name",
+    errno.ENOENT: "there is none of that name",
+    4097: "the kernel does not understand the message",
+    4098: "the kernel has no such set type",
+    4099: "the namespace has as many sets as it can",
+    BUSY: "something still names it",
+    TYPE_MISMATCH: "the types differ",
+    FULL: "it is full",
+    4353: "a member is null",
+}
+"""The errors of ipset, some of them its own."""
 
 
-def changes(identity: str, family: Family, members: Sequence[bytes], *, adding: bool) -> Iterator[bytes]:
+def reason(number: int) -> str:
+    """What an error means, in the terms of ipset."""
+    return REASONS.get(number) or f"error {number}"
+
+
+def revision_query(identity: str, family: Family) -> bytes:
+    """Ask which revisions of the set's type the kernel speaks; loads its module."""
+    body = _head(family) + attribute(TYPENAME, _typename(identity)) + _family(family)
+    return message(TYPE, REQUEST | ACK, body)
+
+
+def revision(answer: bytes) -> int:
+    """The newest one in the *answer*."""
+    return dict(attributes(answer[4:]))[REVISION][0]
+
+
+def create(identity: str, family: Family, expected: int, revision: int, *, name: str = "") -> bytes:
+    """The request that creates the set, which must not exist, with room for *expected* members."""
+    options = _number(HASHSIZE, hash_size(expected)) + _number(MAXELEM, MAX_MEMBERS)
+    body = _head(family, name or set_name(identity, family)) + attribute(TYPENAME, _typename(identity))
+    body += attribute(REVISION, bytes((revision,))) + _family(family) + attribute(DATA | NESTED, options)
+    return message(CREATE, REQUEST | ACK | EXCLUSIVE, body)
+
+
+def changes(
+    identity: str, family: Family, members: Sequence[bytes], *, adding: bool, name: str = ""
+) -> Iterator[bytes]:
     """Requests that add *members* to one family's ipset, or take them out; each asks for an acknowledgement."""
-    which = kind(identity)
-    head = _head(set_name(identity, family), family)
-    for start in range(0, len(members), MEMBERS_PER_MESSAGE):
-        packed = b"".join(
-            attribute(DATA | NESTED, _member(which, family, member))
-            for member in members[start : start + MEMBERS_PER_MESSAGE]
-        )
-        body = head + attribute(LINE, struct.pack("=I", 0)) + attribute(ADT | NESTED, packed)
-        yield message(ADD if adding else DELETE, REQUEST | ACK, body)
+    head = _head(family, name or set_name(identity, family)) + attribute(LINE, bytes(4))
+    for run in runs(kind(identity), family, members):
+        yield message(ADD if adding else DELETE, REQUEST | ACK, head + attribute(ADT | NESTED, run))
+
+
+def swap(first: str, second: str) -> bytes:
+    """The request that has two ipsets change names, whoever names them; both exist, of one type and family."""
+    return message(SWAP, REQUEST | ACK, _head(4, first) + attribute(SETNAME2, second.encode() + b"\0"))
+
+
+def rename(name: str, to: str) -> bytes:
+    """The request that renames an ipset, which nothing names, to a name that is free."""
+    return message(RENAME, REQUEST | ACK, _head(4, name) + attribute(SETNAME2, to.encode() + b"\0"))
 
 
 def destroy(name: str) -> bytes:
     """The request that destroys the ipset *name*, which nothing may name any more."""
-    return message(DESTROY, REQUEST | ACK, _head(name, 4))
+    return message(DESTROY, REQUEST | ACK, _head(4, name))
 
 
-def _head(name: str, family: Family) -> bytes:
-    generic = struct.pack("=BBH", FAMILY_NUMBERS[family], 0, 0)
-    return generic + attribute(PROTOCOL, bytes((PROTOCOL_VERSION,))) + attribute(SETNAME, name.encode() + b"\0")
+def listing_query() -> bytes:
+    """Ask for all sets with their members."""
+    return message(LIST, REQUEST | DUMP, _head(4))
 
 
-def _member(which: SetKind, family: Family, member: bytes) -> bytes:
-    if which is SetKind.ADDRESSES:
-        return _address(family, member)
-    if which is SetKind.TUPLES:
-        address, protocol, port = sets.unpack_endpoint(member)
-        ports = attribute(PORT | BIG_ENDIAN, struct.pack(">H", port)) + attribute(PROTO, bytes((protocol,)))
-        return _address(family, address) + ports
-    found = _address(family, member[:-2]) + attribute(CIDR, member[-2:-1])
-    return found + attribute(FLAGS | BIG_ENDIAN, struct.pack(">I", NOMATCH)) if member[-1] else found
+def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
+    """What of the listed sets is ours. A long one is listed in pieces, of which only the first describes it."""
+    members: dict[tuple[str, Family], set[bytes]] = {}
+    misshapen: set[tuple[str, Family]] = set()
+    leftovers: list[str] = []
+    for body in bodies:
+        parts = dict(attributes(body[4:]))
+        name = parts.get(SETNAME, b"").rstrip(b"\0").decode(errors="replace")
+        if not name.startswith(layout.SET_PREFIX):
+            continue
+        key = layout.parse_set_name(name)
+        if key is None:
+            if TYPENAME in parts:
+                leftovers.append(name)
+            continue
+        found = members.setdefault(key, set())
+        try:
+            if TYPENAME in parts and not _is_ours(*key, parts):
+                misshapen.add(key)
+            if ADT in parts and key not in misshapen:
+                found.update(members_of(kind(key[0]), key[1], parts[ADT]))
+        except ValueError:  # no kind of ours, or no member of ours
+            misshapen.add(key)
+    return ObservedSets.of(members, misshapen, leftovers)
 
 
-def _address(family: Family, address: bytes) -> bytes:
-    return attribute(IP | NESTED, attribute((1 if family == 4 else 2) | BIG_ENDIAN, address))
+def _is_ours(identity: str, family: Family, header: dict[int, bytes]) -> bool:
+    """Whether the set is one as we create it, but for its size."""
+    options = dict(attributes(header.get(DATA, b"")))
+    return (
+        header[TYPENAME] == _typename(identity)
+        and header.get(FAMILY) == bytes((FAMILY_NUMBERS[family],))
+        and options.get(MAXELEM) == struct.pack(">I", MAX_MEMBERS)
+        and options.keys() <= PLAIN
+    )
+
+
+def _head(family: Family, name: str = "") -> bytes:
+    head = struct.pack("=BBH", FAMILY_NUMBERS[family], 0, 0) + attribute(PROTOCOL, bytes((PROTOCOL_VERSION,)))
+    return head + attribute(SETNAME, name.encode() + b"\0") if name else head
+
+
+def _typename(identity: str) -> bytes:
+    return TYPES[kind(identity)].encode() + b"\0"
+
+
+def _family(family: Family) -> bytes:
+    return attribute(FAMILY, bytes((FAMILY_NUMBERS[family],)))
+
+
+def _number(which: int, value: int) -> bytes:
+    return attribute(which | BIG_ENDIAN, struct.pack(">I", value))

@@ -7,6 +7,8 @@ from typing import Final
 REQUEST: Final = 0x1
 ACK: Final = 0x4
 DUMP: Final = 0x300
+DUMP_INTERRUPTED: Final = 0x10
+"""What is listed changed meanwhile, so that something may be missing in the listing."""
 NESTED: Final = 0x8000
 TYPE_MASK: Final = 0x3FFF
 ERROR: Final = 2
@@ -35,12 +37,21 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(kind, body) of each message in one datagram."""
+    return ((kind, body) for kind, _, body in _messages(data))
+
+
+def interrupted(data: bytes) -> bool:
+    """Whether a message of the datagram says that the listing it belongs to is not of one moment."""
+    return any(flags & DUMP_INTERRUPTED for _, flags, _ in _messages(data))
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     at = 0
     while at + HEADER.size <= len(data):
-        length, kind, *_ = HEADER.unpack_from(data, at)
+        length, kind, flags, *_ = HEADER.unpack_from(data, at)
         if length < HEADER.size:
             return
-        yield kind, data[at + HEADER.size : at + length]
+        yield kind, flags, data[at + HEADER.size : at + length]
         at += (length + 3) & ~3
 
 
