@@ -80,7 +80,7 @@ class NetlinkSets:
             try:
                 self._ask(ipset.swap(temporary, name), f"swap {temporary} with {name}")
             except NetlinkRefused as error:
-                if error.number not in (errno.ENOENT, ipset.TYPE_MISMATCH):
+                if error.number not in (ipset.SECOND_NAME, ipset.TYPE_MISMATCH):
                     raise
                 await self._make_way(whole, name)
                 self._ask(ipset.rename(temporary, name), f"rename {temporary} to {name}")

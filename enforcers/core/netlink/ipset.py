@@ -30,7 +30,7 @@ PLAIN: Final = {INITVAL, HASHSIZE, MAXELEM, BUCKETSIZE, ELEMENTS, REFERENCES, ME
 FAMILY_NUMBERS: Final[dict[Family, int]] = {4: 2, 6: 10}
 """NFPROTO_IPV4, NFPROTO_IPV6."""
 
-BUSY, TYPE_MISMATCH, FULL = 4100, 4102, 4352
+BUSY, SECOND_NAME, TYPE_MISMATCH, FULL = 4100, 4101, 4102, 4352
 REASONS: Final = {
     errno.EEXIST: "there is one of that name",
     errno.ENOENT: "there is none of that name",
@@ -38,6 +38,7 @@ REASONS: Final = {
     4098: "the kernel has no such set type",
     4099: "the namespace has as many sets as it can",
     BUSY: "something still names it",
+    SECOND_NAME: "there is none of the second name to swap with, or there is one and it cannot be taken",
     TYPE_MISMATCH: "the types differ",
     FULL: "it is full",
     4353: "a member is null",
