@@ -26,21 +26,22 @@ def kernel_members(identity: str, members: Iterable[bytes]) -> frozenset[bytes]:
     """*members* as the kernel holds them.
 
     Of addresses and tuples without those of the null address, which no packet between Pods has and the kernel refuses.
-    hash:net refuses a block of everything, so that becomes its two halves; and it holds a block once, so that an
-    exception alike takes its place.
+    hash:net refuses a block of everything, so that becomes its two halves, where nothing longer decides about them; and
+    it holds a block once, so that an exception alike takes its place.
     """
     which = kind(identity)
     if which is SetKind.ADDRESSES:
         return frozenset(members).difference(NULLS)
     if which is SetKind.TUPLES:
         return frozenset(member for member in members if member[:-3] not in NULLS)
-    found: set[bytes] = set()
+    found, everything = set[bytes](), set[bytes]()
     for member in members:
+        (found if member[-2] else everything).add(member)
+    decided = {member[:-1] for member in found}
+    for member in everything:
         network, exception = sets.unpack_block(member)
-        if network.prefixlen:
-            found.add(member)
-        else:
-            found.update(sets.block(half, exception=exception) for half in network.subnets())
+        halves = (sets.block(half, exception=exception) for half in network.subnets())
+        found.update(half for half in halves if half[:-1] not in decided)
     return frozenset(member for member in found if member[-1] or member[:-1] + b"\1" not in found)
 
 
