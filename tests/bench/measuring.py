@@ -27,6 +27,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     goal: str
     holds: bool | None
     """Whether the goal is reached; ``None``: the row did not run."""
+    others: dict[str, float] = {}
+    """Further alternatives, by name."""
     note: str = ""
     """Why it did not run."""
 

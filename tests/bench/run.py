@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.telemetry import set_up_logging
-from tests.bench import folding, kafka_log, to_kernel, watch_decoding, workloads
+from tests.bench import folding, kafka_log, member_deltas, to_kernel, watch_decoding, workloads
 from tests.bench.measuring import Figure, Row, Unavailable, absent
 
 ROWS: Final[dict[str, Row]] = {
@@ -32,6 +32,7 @@ ROWS: Final[dict[str, Row]] = {
     "per-pod": folding.fold_per_pod,
     "address-change": folding.address_change,
     "label-change": folding.label_change,
+    **member_deltas.ROWS,
     "event-to-kernel-embedded": to_kernel.embedded,
     "event-to-kernel-kafka": to_kernel.kafka,
 }
@@ -80,6 +81,8 @@ def table(figures: list[Figure]) -> Table:
             each.goal,
             "yes" if each.holds else "no",
         )
+        for name, value in each.others.items():
+            made.add_row("", "", "", _number(value), name)
     return made
 
 

@@ -26,6 +26,23 @@ def test_the_chosen_rows_are_written_as_a_list_of_figures(tmp_path: Path):
 
 
 @pytest.mark.netns
+def test_a_row_with_several_alternatives_names_each(tmp_path: Path):
+    file = tmp_path / "figures.json"
+    rows = [f"member-delta-{count}" for count in (1, 100, 1000, 100000)]
+    result = CliRunner().invoke(run.main, ["--rows", ",".join(rows), "--scale", "0.01", "--json", str(file)])
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert [each["row"] for each in figures] == rows
+    for each in figures:
+        assert each.keys() == FIELDS | {"others"}
+        assert each["alternative_name"] == "ipset restore"
+        assert any(name.startswith("pyroute2") for name in each["others"])
+        assert all(value > 0 for value in (each["ours"], each["limit"], each["alternative"], *each["others"].values()))
+        assert all(name in result.output for name in each["others"])
+
+
+@pytest.mark.netns
 @pytest.mark.nats
 def test_the_way_to_the_kernel_is_measured_to_the_last_member(tmp_path: Path):
     file = tmp_path / "figures.json"
