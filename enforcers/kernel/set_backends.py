@@ -6,6 +6,7 @@ kernel with, so it is also what netlink is compared with.
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -25,6 +26,9 @@ PAUSE_SECONDS: Final = 0.01
 """A set stays busy for some 10 ms after its last rule went (the kernel waits for a grace period)."""
 LONG_BYTES: Final = 1 << 14
 """Of a request: the kernel takes a good part of a millisecond for it, so that others have their turn in between."""
+IN_USE: Final = "is in use"
+NOT_THERE: Final = "does not exist"
+"""The tool's words."""
 
 
 class SetBackend(Protocol):
@@ -127,13 +131,16 @@ class NetlinkSets:
         try:
             await self.destroy(name)
         except NetlinkRefused as error:
+            if error.number != ipset.BUSY:
+                raise
             raise NetlinkRefused(error.number, _in_the_way(whole)) from error
 
     def _ask(self, request: bytes, doing: str) -> list[bytes]:
         try:
             return self._opened().request(request)
         except NetlinkRefused as error:
-            raise NetlinkRefused(error.number, f"to {doing}: {ipset.reason(error.number)}") from None
+            reason = ipset.REASONS.get(error.number) or os.strerror(error.number)
+            raise NetlinkRefused(error.number, f"to {doing}: {reason}") from None
 
 
 class RestoreSets:
@@ -173,9 +180,9 @@ class RestoreSets:
             try:
                 await run(self._namespace, ["ipset", "destroy", name])
             except CommandFailed as error:
-                if "does not exist" in error.message:
+                if NOT_THERE in error.message:
                     return
-                if "in use" not in error.message or not left:
+                if IN_USE not in error.message or not left:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
@@ -192,6 +199,8 @@ class RestoreSets:
         try:
             await self.destroy(name)
         except CommandFailed as error:
+            if IN_USE not in error.message:
+                raise
             raise CommandFailed(error.path, error.command, error.status, _in_the_way(whole)) from error
 
 

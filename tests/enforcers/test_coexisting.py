@@ -15,6 +15,7 @@ from enforcers.runtimes.runtime import Sandbox
 from enforcers.uninstalling import uninstall
 from schemas.addresses import UDP
 from schemas.programs import PortRange
+from schemas.sets import SetKind, set_id
 from tests.enforcers.pod_world import (
     ALLOW,
     CLIENTS,
@@ -140,6 +141,43 @@ async def test_what_the_kernel_refuses_is_an_error_and_the_next_try_repairs(worl
     world.listen("web", 80)
     assert world.reaches("a", "web", 80)
     assert not world.reaches("b", "web", 80)
+
+
+@pytest.mark.parametrize("backend", ["netlink", "restore"])
+async def test_a_set_that_someone_swapped_for_a_smaller_one_is_whole_after_the_next_try(world, backend):
+    members = sets(clients=both("a"))
+    pod = pod_of(world, backend=backend)
+    await pod.realize(ALLOW, members)
+    name = f"ew-{CLIENTS}-4"
+    world.command("web", "ipset", "create", "small", "hash:ip", "maxelem", "10")
+    world.command("web", "ipset", "swap", "small", name)
+
+    members[CLIENTS].change({bytes((10, 77, 2, number)) for number in range(1, 100)}, ())
+    with pytest.raises((CommandFailed, NetlinkRefused), match="full"):  # some of them are in by now
+        await pod.realize(ALLOW, members)
+    pod.doubt()
+    await pod.realize(ALLOW, members)
+
+    assert world.command("web", "ipset", "save", name).count("add ") == 100
+    world.listen("web", 80)
+    assert world.reaches("a", "web", 80)
+
+
+@pytest.mark.parametrize("backend", ["netlink", "restore"])
+async def test_an_exception_of_half_of_everything_outlives_a_comparison(world, backend):
+    blocks = set_id(SetKind.BLOCKS, "everything but the lower half")
+    everything, half = bytes(6), bytes(4) + bytes((1, 1))
+    wanted, members = program(egress=isolated(rule(peers=(blocks,)))), sets(**{blocks: {everything, half}})
+    await pod_of(world, backend=backend).realize(wanted, members)
+
+    again = pod_of(world, backend=backend)
+    assert not await again.realize(wanted, members)
+
+    flipped = f"ew-{blocks}-4"
+    world.command("web", "ipset", "-exist", "add", flipped, "0.0.0.0/1")
+    again.doubt()
+    await again.realize(wanted, members)
+    assert "0.0.0.0/1 nomatch" in world.command("web", "ipset", "save", flipped)
 
 
 async def test_a_pod_without_its_address_on_a_link_is_not_called_enforced(world):

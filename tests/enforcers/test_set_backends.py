@@ -246,6 +246,18 @@ async def test_file_descriptors_may_have_any_number(given: Scene):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+async def test_netlink_spawns_nothing(capable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with scene("netlink") as given:
+        monkeypatch.setenv("PATH", str(tmp_path))  # there is no program to be found
+
+        await given.create(ADDRESSES, host(1))
+        await given.change(ADDRESSES, added=[host(2)], removed=[host(1)])
+        await given.replace(ADDRESSES, host(3))
+        assert await given.members(ADDRESSES) == {host(3)}
+        await given.sets.destroy(NAME)
+        assert await given.sets.read() == ObservedSets()
+
+
 @pytest.mark.parametrize("plain_file", [True, False], ids=["a plain file", "nothing"])
 async def test_a_namespace_that_vanished_is_named(backend: BackendName, tmp_path: Path, plain_file: bool):
     path = tmp_path / "gone"

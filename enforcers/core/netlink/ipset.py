@@ -43,12 +43,7 @@ REASONS: Final = {
     FULL: "it is full",
     4353: "a member is null",
 }
-"""The errors of ipset, some of them its own."""
-
-
-def reason(number: int) -> str:
-    """What an error means, in the terms of ipset."""
-    return REASONS.get(number) or f"error {number}"
+"""What errors mean here; those from 4096 on are ipset's own."""
 
 
 def revision_query(identity: str, family: Family) -> bytes:

@@ -21,6 +21,7 @@ def test_a_machine_that_can_enforce_is_told_so_line_by_line(capable):
 
     told = json.loads(result.output)
     assert [finding for finding in told["findings"] if finding["needed"] and not finding["ok"]] == []
+    assert [finding["ok"] for finding in told["findings"] if finding["what"] == "sets by netlink"] == [True]
     assert told["able"]
     assert result.exit_code == 0
 
