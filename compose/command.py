@@ -22,6 +22,7 @@ PARTS: Final = {
     "events": Part("compose.reading.audit:events", "What happened: list or follow the event log."),
     "export": Part("compose.reading.exporting:export", "Write a slice of the log to a file."),
     "replay": Part("compose.reading.replaying:replay", "Fold a file as the PCE would; print reports and programs."),
+    "wait": Part("compose.waiting.command:wait", "Until every node has realized a revision, or a change of an object."),
     "check": Part("compose.checking.command:check", "Test policies: case files, expected verdicts."),
     "lab": Part("compose.lab.command:lab", "Pods as network namespaces on this machine, without a cluster."),
     "doctor": Part("compose.doctor.command:doctor", "Can this machine enforce? What to do if not."),
@@ -29,6 +30,9 @@ PARTS: Final = {
     "processor": Part("compose.roles.processor:processor", "Run the PCE: the log to inventory and policy."),
     "enforcer": Part("compose.roles.enforcer:enforcer", "Run the C-VEN of this node: policy to rules."),
     "node": Part("compose.node.command:node", "On a node: ask its enforcer, verify, pause, break-glass."),
+    "gate": Part(
+        "compose.waiting.gate:gate", "In an init container: hold a Pod until its rules and its peers are ready."
+    ),
     "uninstall": Part("compose.roles.uninstall:uninstall", "Remove every rule and set of ours from this node's Pods."),
     "schema": Part("compose.reading.schema:schema", "The JSON Schema of what travels."),
     "completion": Part("compose.completion:completion", "The script that completes commands in your shell."),

@@ -1,4 +1,4 @@
-"""The enforcer as a service: a C-VEN with its policy reader, its status and its snapshot on disk."""
+"""The enforcer as a service: a C-VEN with its policy reader, its status, its gate and its snapshot on disk."""
 
 import asyncio
 from collections import Counter
@@ -13,6 +13,9 @@ from prometheus_client import CollectorRegistry
 from enforcers import orders
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
+from enforcers.gate import Gate
+from enforcers.gate_serving import serve_gate
+from enforcers.hearing import Hearing
 from enforcers.kernel.namespaces import HERE
 from enforcers.kernel.set_trial import choose_backend
 from enforcers.local_api import LocalApi, serving_locally
@@ -66,20 +69,27 @@ class Enforcer:
         self._local = local
         self._bus = nullcontext(bus) if isinstance(bus, NatsBus) else bus
         self._runtime = runtime
+        self._node_netns = node_netns
         self._snapshot = snapshot
+        self._health = health
 
     async def run(self, stop: asyncio.Event, *, jitter_seconds: float = 1.0) -> None:
         """Enforce until *stop* is set; *jitter_seconds* spreads the catch-ups of many nodes.
 
         Raises `EnforcerAtWork` where this node has an enforcer already.
         """
+        settings = self.cven.settings
         connected: asyncio.Future[NatsBus] = asyncio.get_running_loop().create_future()
+        hearing = Hearing(settings.cluster, settings.node)
+        gate = serve_gate(Gate(self.cven, hearing), settings.gate_listen, self._node_netns, self._health)
         local = serving_locally(self._local, self._api) if self._local is not None else nullcontext()
         async with local, asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
             await self._choose_sets()
             helpers = [
                 tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
                 tasks.create_task(keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
+                tasks.create_task(hearing.run(connected), name="hear other nodes"),
+                tasks.create_task(gate, name="gate"),
             ]
             await tasks.create_task(self.cven.run(updates, stop), name="enforce")
             for task in helpers:
@@ -159,9 +169,8 @@ async def _report(cven: Cven, connected: asyncio.Future[NatsBus], runtime: Runti
         told[RuntimeStatus] = pods
         return [own, pods]
 
-    await report_status(
-        await connected, settings.cluster, what_is_new, cven.node.changed, seconds=settings.status_seconds
-    )
+    bus = await asyncio.shield(connected)  # whoever is cancelled takes it from nobody
+    await report_status(bus, settings.cluster, what_is_new, cven.node.changed, seconds=settings.status_seconds)
 
 
 async def keep_snapshots(cven: Cven, path: Path | None) -> None:

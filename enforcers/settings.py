@@ -8,7 +8,7 @@ import msgspec
 from enforcers.core.layout import DEFAULT_MARK
 from schemas import addresses
 from schemas.local import DEFAULT_SOCKET
-from streams.settings import Settings
+from streams.settings import Settings, host_and_port
 
 
 class EnforcerSettings(Settings, frozen=True, kw_only=True):
@@ -47,6 +47,9 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
     """How long to wait for NATS after the start before the snapshot on disk is enforced. Default: 5."""
     relist_seconds: float = 10.0
     """How often the runtime is asked for its Pods, beside listening to its events. Default: 10."""
+    gate_listen: str = ""
+    """``host:port`` where Pods of this node ask whether they may start (`eastwest gate`); without a host, on every
+    address of the node. Empty (the default): nowhere. The manifests say ``:9462``."""
     status_seconds: float = 5.0
     """How often it says that it is alive. Default: 5."""
     drain_seconds: float = 10.0
@@ -58,5 +61,7 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
             raise ValueError(f"mark {self.mark:#x} is not one bit of 32")
         if self.parallel < 1:
             raise ValueError(f"parallel is {self.parallel}, and at least one Pod has to be programmed at a time")
+        if self.gate_listen:
+            host_and_port(self.gate_listen)
         for text in self.extra_node_addresses:
             addresses.pack(text)

@@ -1,7 +1,7 @@
 """Programs: what one Pod must enforce.
 
-A program names no address of its own Pod, so it exists as soon as the Pod is bound to a node. It refers to address
-sets by id and carries, beside each rule, the policy behind it: what the kernel does and why travel together.
+No rule of a program names an address of its own Pod, so it exists as soon as the Pod is bound to a node. It refers to
+address sets by id and carries, beside each rule, the policy behind it: what the kernel does and why travel together.
 """
 
 import base64
@@ -97,6 +97,12 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     ingress: Direction | None = None
     """``None``: not isolated in this direction."""
     egress: Direction | None = None
+    addresses: tuple[bytes, ...] = ()
+    """The addresses, packed and sorted, by which address sets know the Pod now. Nothing is enforced by them: they tell
+    its node whether the others have been told of it (`semantics.md` §8)."""
+    revision: int = -1
+    """Newest event that was folded when this was published: a node that has realized it, or a later one, knows the Pod
+    by *addresses*. Said by who publishes; -1 in a fold's output, which does not depend on when it was published."""
 
     def policies_of(self, rule: str) -> tuple[str, ...]:
         """The policies behind the rule of that id: the one that allows, or all that isolate; none for other ids."""

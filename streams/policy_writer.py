@@ -149,7 +149,7 @@ class PolicyWriter:
             self._owned.check()
             if revision < self._newest:
                 raise MarkWouldGoBack(self._owned.stream, self._newest, revision)
-            messages = self._publication.plan(change)
+            messages = self._publication.plan(change, revision)
             self._newest = revision
             self._settled.clear()
             opened = self._marking.sent(revision, time, len(messages))

@@ -109,6 +109,14 @@ def fields(type_: type[Settings]) -> dict[str, Any]:
     return {name: hints[name] for name in type_.__struct_fields__}
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Of ``host:port`` or ``[host]:port``; the host may be empty. Raises ValueError."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def documentation(type_: type) -> dict[str, str]:
     """The docstring under every field of a struct, by name, inherited ones included; whitespace made single."""
     found: dict[str, str] = {}

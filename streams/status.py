@@ -80,9 +80,15 @@ async def read_status(bus: NatsBus, cluster: str) -> dict[Place, Heard]:
     return _heard(await read_newest(bus, names.status_stream(cluster), f"status.{cluster}.>"))
 
 
-async def watch_status(bus: NatsBus, cluster: str) -> AsyncGenerator[StatusChange, None]:
-    """All components at once, then each word as it comes; complete again after a loss. See `follow_stream`."""
-    following = follow_stream(bus, names.status_stream(cluster), f"status.{cluster}.>")
+async def watch_status(
+    bus: NatsBus, cluster: str, component: Component | None = None
+) -> AsyncGenerator[StatusChange, None]:
+    """All components, or all of one kind, at once, then each word as it comes; complete again after a loss.
+
+    See `follow_stream`.
+    """
+    subject = f"status.{cluster}.>" if component is None else names.status_subject(cluster, component, "*")
+    following = follow_stream(bus, names.status_stream(cluster), subject)
     async with contextlib.aclosing(following) as batches:
         async for batch in batches:
             yield StatusChange(_heard(batch.messages), batch.complete)

@@ -11,6 +11,8 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from streams.settings import host_and_port
+
 Format = Literal["human", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -95,9 +97,7 @@ async def serving(listen: str, health: Health, registry: CollectorRegistry) -> A
     if not listen:
         yield ""
         return
-    host, separator, port = listen.rpartition(":")
-    if not separator or not port.isdigit():
-        raise ValueError(f"listen address {listen!r} is not host:port")
+    host, port = host_and_port(listen)
 
     async def healthz(_: web.Request) -> web.Response:
         return _conditions(health.is_alive, health.alive)
@@ -115,9 +115,9 @@ async def serving(listen: str, health: Health, registry: CollectorRegistry) -> A
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host.strip("[]") or None, int(port))
+        site = web.TCPSite(runner, host or None, port)
         await site.start()
-        yield f"{host}:{runner.addresses[0][1]}"
+        yield f"{listen.rpartition(':')[0]}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 

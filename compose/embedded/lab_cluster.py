@@ -27,6 +27,7 @@ from enforcers.enforcer import Enforcer
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from processors.settings import ProcessorSettings
+from schemas.gate import GATE_PORT
 from schemas.objects import KubernetesObject
 
 REALIZED_SECONDS: Final = 30.0
@@ -82,7 +83,7 @@ class LabCluster:
         if node not in self._runtimes:
             self._runtimes[node] = GivenRuntime()
             enforcer = Enforcer(
-                EnforcerSettings(cluster=self.world.cluster, node=node),
+                EnforcerSettings(cluster=self.world.cluster, node=node, gate_listen=f":{GATE_PORT}"),
                 self.world.bus,
                 self._runtimes[node],
                 node_netns=self.lab.node_netns(node),

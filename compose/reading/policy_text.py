@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from compose.reading.output import aligned
+from schemas.addresses import unpack
 from schemas.policy import Policy
 from schemas.programs import Direction, Program
 from schemas.sets import describe, kind_of
@@ -21,9 +22,18 @@ def document(policy: Policy, programs: Iterable[Program] | None = None) -> dict[
     chosen = sorted(policy.programs.values() if programs is None else programs, key=lambda one: (one.node, one.uid))
     named = policy.sets if programs is None else {name: policy.sets[name] for one in chosen for name in one.sets}
     return {
-        "programs": [msgspec.to_builtins(program) for program in chosen],
+        "programs": [_document(program) for program in chosen],
         "sets": {name: _members(name, members) for name, members in sorted(named.items())},
     }
+
+
+def _document(program: Program) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(program)
+    return found | ({"addresses": _addresses(program)} if program.addresses else {})
+
+
+def _addresses(program: Program) -> list[str]:
+    return [unpack(address) for address in program.addresses]
 
 
 def _members(name: str, members: frozenset[bytes]) -> list[str]:
@@ -49,6 +59,7 @@ def _state(direction: Direction | None) -> str:
 def text(program: Program, sets: Sets) -> Iterator[str]:
     """One program: each direction with its rules, the policy behind each, and the sets they name."""
     yield f"Pod {program.namespace}/{program.name} on {program.node} (uid {program.uid}), mode {program.mode}"
+    yield f"Known to others as {', '.join(_addresses(program)) or 'nobody yet: it has no address of its own'}"
     for title, direction, peer in (("Ingress", program.ingress, "from"), ("Egress", program.egress, "to")):
         yield ""
         if direction is None:

@@ -8,7 +8,7 @@ import msgspec
 import msgspec.structs
 
 from compose.reading import output as printing
-from schemas import events, objects, policy, programs, reports, status
+from schemas import events, gate, objects, policy, programs, reports, status
 from streams.settings import documentation
 
 TYPES: Final[dict[str, Any]] = {
@@ -23,6 +23,7 @@ TYPES: Final[dict[str, Any]] = {
     **{f"report-{prefix}": type_ for prefix, type_ in reports.PREFIXES.items()},
     "status": status.Status,
     "enforcement": status.Enforcement,
+    "gate": gate.GateAnswer,
 }
 
 REPORT_PARTS: Final = (reports.ContainerState, reports.VirtualPort, reports.Backend, reports.Trouble)

@@ -235,6 +235,7 @@ class PolicyFold:
             bypassable=NET_RAW in seen.privileges,
             ingress=ingress,
             egress=egress,
+            addresses=tuple(sorted(workload.owned)),
         )
 
     def _name_extras(self, workload: Workload) -> None:

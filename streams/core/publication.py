@@ -121,12 +121,12 @@ class Publication:
         self.debris: set[str] = set()
         """Subjects whose content nobody can use; what is not overwritten must go."""
 
-    def plan(self, change: PolicyChange) -> list[Outgoing]:
+    def plan(self, change: PolicyChange, revision: int = -1) -> list[Outgoing]:
         """The messages that publish *change*, in the order that `PolicyChange` promises; remembers them as published.
 
-        Raises `ProgramTooLarge` before it changes anything.
+        *revision* is what they and all before make complete. Raises `ProgramTooLarge` before it changes anything.
         """
-        programs = [self._program_message(program) for program in change.programs]
+        programs = [self._program_message(program, revision) for program in change.programs]
         out: list[Outgoing] = []
         for wanted in change.sets:
             if wanted.gone:
@@ -155,8 +155,8 @@ class Publication:
             self.debris.clear()
         return out
 
-    def _program_message(self, program: Program) -> Outgoing:
-        payload = encode_program(program)
+    def _program_message(self, program: Program, revision: int) -> Outgoing:
+        payload = encode_program(msgspec.structs.replace(program, revision=revision))
         if len(payload) + OVERHEAD > self.max_payload:
             raise ProgramTooLarge(program.node, program.uid, len(payload), self.max_payload - OVERHEAD)
         return Outgoing(program_tail(program.node, program.uid), payload, ROLLUP)
@@ -185,7 +185,8 @@ class Publication:
         if not payload:
             return
         try:
-            programs[from_token(node), from_token(uid)] = decode_program(payload)
+            # When it was published is no part of what it says: an owner publishes nothing anew for that.
+            programs[from_token(node), from_token(uid)] = msgspec.structs.replace(decode_program(payload), revision=-1)
         except UNREADABLE:
             self.debris.add(tail)
 

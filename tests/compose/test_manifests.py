@@ -14,7 +14,7 @@ from enforcers.settings import EnforcerSettings
 from processors.settings import ProcessorSettings
 from producers.core.resources import RESOURCES
 from producers.settings import KubelinkSettings
-from streams.settings import load
+from streams.settings import host_and_port, load
 from tests.components.kubernetes.control_plane import ControlPlane
 
 ROOT = Path(__file__).parent.parent.parent
@@ -98,6 +98,36 @@ def test_kubelink_may_read_the_kinds_it_lists_and_no_other():
         for plural in rule["resources"]
     }
     assert granted == {(resource.group, resource.plural) for resource in RESOURCES.values()}
+
+
+def gate_of_the_example() -> dict[str, Any]:
+    (example,) = yaml.safe_load_all((MANIFESTS / "example-gate.yaml").read_text())
+    found: dict[str, Any] = example["spec"]["template"]["spec"]["initContainers"][0]
+    return found
+
+
+def test_the_example_of_a_gate_asks_where_the_manifests_enforcer_listens(monkeypatch):
+    name, *flags = gate_of_the_example()["args"]
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    (variable,) = gate_of_the_example()["env"]
+    monkeypatch.setenv(variable["name"], "192.0.2.1")
+    with command.make_context(name, list(flags)) as context:
+        assert context.params["host"] == "192.0.2.1"
+        environments = {arguments[0]: environment for arguments, environment in containers_of_the_manifests()}
+        listen = load(EnforcerSettings, environment=environments["enforcer"]).gate_listen
+        assert host_and_port(listen) == ("", context.params["port"])
+
+
+@pytest.mark.apiserver
+async def test_a_namespace_that_admits_only_restricted_pods_admits_the_example_of_a_gate(apiserver: ControlPlane):
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    await apiserver.api("POST", "/api/v1/namespaces", {"metadata": {"name": "shop", "labels": labels}})
+    try:
+        flags = ("--dry-run=server", "--validate=strict", "--warnings-as-errors")
+        await apiserver.kubectl("apply", "-f", str(MANIFESTS / "example-gate.yaml"), *flags)
+    finally:
+        await apiserver.kubectl("delete", "namespace", "shop", "--wait=false")
 
 
 @pytest.mark.apiserver

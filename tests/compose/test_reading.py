@@ -140,6 +140,7 @@ async def test_get_programs_says_which_policy_is_behind_each_rule(world):
         await world.marked(revision)
         text = await eastwest("get", "programs", "shop/web", *where)
         assert "Pod shop/web on n1" in text
+        assert "Known to others as 10.0.0.1" in text
         assert "Ingress: isolated by NetworkPolicy/shop/web; what no line allows is blocked" in text
         assert "Egress: open, no policy isolates it" in text
         assert "on 80/TCP   NetworkPolicy/shop/web   rule " in text

@@ -208,6 +208,7 @@ class Population:
         if owner is None or owner.cohort is None:
             return
         owner.owned.discard(address)
+        self.changed[owner] = None
         self.moved[address, owner.cohort] = None
         for selection in owner.cohort.selections:
             if selection.live:
@@ -217,6 +218,7 @@ class Population:
         if owner is None or owner.cohort is None:
             return
         owner.owned.add(address)
+        self.changed[owner] = None
         self.moved[address, owner.cohort] = None
         for selection in owner.cohort.selections:
             if selection.live:

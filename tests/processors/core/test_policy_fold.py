@@ -115,6 +115,26 @@ def test_the_first_pattern_that_fits_counts() -> None:
 # --- programs --------------------------------------------------------------------------------------------------------
 
 
+def test_a_program_says_by_which_addresses_the_sets_know_its_pod_and_nothing_else_of_it_changes_it() -> None:
+    told = Told(pod("a", "10.0.0.1"))
+    assert told.program("a").addresses == (b"\x0a\x00\x00\x01",)
+    known = told.program("a")
+    ready = pod("a", "10.0.0.1")
+    ready["status"] = {**ready["status"], "conditions": [{"type": "Ready", "status": "True"}]}  # type: ignore[dict-item]
+    step = told.play(told.writer.write(changes(ready)))
+    assert not step.change, "what its status says besides is no reason to publish it"
+    assert told.program("a") is known
+
+
+def test_an_address_that_another_pod_still_owns_is_not_in_the_program_before_it_is_handed_over() -> None:
+    starting = pod("b", "10.0.0.1")
+    starting["status"] = {"phase": "Pending", "podIPs": [{"ip": "10.0.0.1"}]}
+    told = Told(pod("a", "10.0.0.1"), starting)
+    assert (told.program("a").addresses, told.program("b").addresses) == ((b"\x0a\x00\x00\x01",), ())
+    told.untell("Pod/shop/a")
+    assert told.program("b").addresses == (b"\x0a\x00\x00\x01",)
+
+
 def test_a_pod_that_nothing_isolates_has_a_program_without_directions() -> None:
     program = Told(pod("a", "10.0.0.1")).program("a")
     assert (program.ingress, program.egress, program.mode) == (None, None, Mode.SELECTIVE)
@@ -127,7 +147,7 @@ def test_a_pod_has_its_program_before_it_has_an_address() -> None:
     program = told.program("a")
     assert program.ingress is not None
     assert told.tell(pod("a", "10.0.0.1")) == frozenset()
-    assert told.program("a") is program
+    assert told.program("a").ingress is program.ingress
 
 
 def test_a_pod_that_is_not_bound_has_no_program() -> None:

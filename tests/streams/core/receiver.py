@@ -1,5 +1,7 @@
 """An enforcer reduced to what it was told."""
 
+import msgspec
+
 
 class Receiver:
     """Keeps what updates say, and is strict about what they promise."""
@@ -23,7 +25,7 @@ class Receiver:
                 assert self.sets[change.id] == change.added, "a complete update's additions are all members"
         for item in update.programs:
             assert item.sets <= self.sets.keys() - gone, "a program names a set that is not known"
-            self.programs[item.uid] = item
+            self.programs[item.uid] = msgspec.structs.replace(item, revision=-1)  # of the message, not of the policy
         for uid in update.gone:
             assert self.programs.pop(uid, None), "a program goes that was never there"
         for identity in gone:

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.policy import MARK_SUBJECTS, Policy, PolicyChange, SetChange
-from schemas.programs import encode_program
+from schemas.programs import decode_program, encode_program
 from streams.core.difference import difference
 from streams.core.marking import Marking
 from streams.core.node_view import NodeView
-from streams.core.parts import PartName, whole
+from streams.core.parts import PartName, Stored, whole
 from streams.core.publication import GONE, LARGEST_MEMBER, OVERHEAD, ROLLUP, Publication
 from tests.streams.core.stream_model import StreamModel
 from tests.streams.policy_world import A, B, addresses, policy_of, program
@@ -47,6 +47,15 @@ def test_gains_come_before_programs_and_losses_after_them():
         f"set.{B}.0-0",
     ]
     assert [message.headers for message in messages] == [None, ROLLUP, GONE, None, GONE]
+
+
+def test_a_program_says_as_of_which_revision_it_was_published_and_is_not_published_anew_for_that():
+    owner = publication()
+    (message,) = owner.plan(PolicyChange(programs=(program("u1"),)), 7)
+    assert decode_program(message.payload) == msgspec.structs.replace(program("u1"), revision=7)
+
+    found = publication().read([(message.subject, Stored(message.subject, 1, message.payload))])
+    assert not difference(policy_of(program("u1")), found)
 
 
 def test_a_set_that_outgrows_its_part_is_published_anew_before_the_old_part_goes():
