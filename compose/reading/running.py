@@ -2,20 +2,26 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from streams.errors import StreamError
 from streams.telemetry import set_up_logging
 
+T = TypeVar("T")
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run *work* to its end, or until Ctrl-C, which is how one stops to follow. Raises `click.ClickException`."""
+
+def run(work: Coroutine[Any, Any, T]) -> T | None:
+    """Run *work* to its end, or until Ctrl-C, which is how one stops to follow: then ``None``.
+
+    Raises `click.ClickException`.
+    """
     set_up_logging(level="error")  # to standard error, and only what the command cannot say itself
     try:
-        asyncio.run(work)
+        return asyncio.run(work)
     except StreamError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         click.echo("", err=True)
+        return None
