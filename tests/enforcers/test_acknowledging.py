@@ -1,0 +1,77 @@
+"""Realized means written, in both families: nothing is confirmed before, and what cannot be is named beside it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from schemas.status import PodState
+from tests.enforcers.cven_world import Told, realized, running, told, until
+from tests.enforcers.pod_world import DENY, World
+
+pytestmark = pytest.mark.netns
+
+
+def isolated_in(world: World, family: int) -> bool:
+    return "default-" in world.rules(family=family)
+
+
+async def test_a_revision_is_not_confirmed_for_a_pod_that_has_only_one_family(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """IPv6 takes as long as the test wants; the real tool then does its work."""
+    tool, go = shutil.which("ip6tables-nft-restore"), tmp_path / "go"
+    slow = tmp_path / "ip6tables-nft-restore"
+    slow.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.02; done\nexec {tool} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    async with running(world, Told(told(7, DENY, clients=set()))) as cven:
+        await until("IPv4 to be written", lambda: isolated_in(world, 4))
+        assert not isolated_in(world, 6)
+        assert cven.revision == -1 or cven.exceptions
+        assert cven.state_of("uid-web") is PodState.PENDING
+
+        await realized(cven, 7)  # for whom it holds: nobody waits for a Pod that is late
+        assert [each.reason for each in cven.exceptions] == ["still being programmed"]
+        assert not isolated_in(world, 6)
+
+        go.touch()
+        await until("the exception to end", lambda: cven.exceptions == ())
+        assert isolated_in(world, 6)
+        assert cven.state_of("uid-web") is PodState.ENFORCED
+
+
+@pytest.mark.parametrize(("broken", "sound"), [("ip", 6), ("ip6", 4)])
+async def test_a_pod_of_which_one_family_cannot_be_written_is_an_exception_until_it_can(
+    world: World, broken: str, sound: int
+):
+    """A foreign base chain of our hook at another priority: no tool of iptables can use that table."""
+    family = 10 - sound
+    world.command("web", "nft", "add", "table", broken, "mangle")
+    hook = "{ type filter hook prerouting priority -151; }"
+    world.command("web", "nft", "add", "chain", broken, "mangle", "PREROUTING", hook)
+
+    async with running(world, Told(told(7, DENY, clients=set()))) as cven:
+        await realized(cven, 7)
+        assert [each.uid for each in cven.exceptions] == ["uid-web"]
+        assert cven.state_of("uid-web") is PodState.ERROR
+
+        world.command("web", "nft", "delete", "table", broken, "mangle")
+        await until("both families", lambda: cven.exceptions == ())
+        assert cven.state_of("uid-web") is PodState.ENFORCED
+        assert (isolated_in(world, sound), isolated_in(world, family)) == (True, True)
+
+
+@pytest.mark.parametrize("tool", ["iptables-nft", "ip6tables-nft"])
+async def test_what_went_while_it_was_away_is_back_before_the_revision_is_confirmed(world: World, tool: str):
+    update = told(7, DENY, clients=set())
+    async with running(world, Told(update)) as cven:
+        await realized(cven, 7)
+    before = [world.rules(family=family) for family in (4, 6)]
+    world.command("web", tool, "-t", "mangle", "-F")
+
+    async with running(world, Told(update)) as again:
+        await realized(again, 7)
+        assert [world.rules(family=family) for family in (4, 6)] == before
+        assert again.exceptions == ()
