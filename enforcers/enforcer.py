@@ -81,7 +81,7 @@ class Enforcer:
         settings = self.cven.settings
         connected: asyncio.Future[NatsBus] = asyncio.get_running_loop().create_future()
         hearing = Hearing(settings.cluster, settings.node)
-        gate = serve_gate(Gate(self.cven, hearing), settings.gate_listen, self._node_netns, self._health)
+        gate = Gate(self.cven, hearing)
         local = serving_locally(self._local, self._api) if self._local is not None else nullcontext()
         async with local, asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
             await self._choose_sets()
@@ -89,7 +89,9 @@ class Enforcer:
                 tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
                 tasks.create_task(keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
                 tasks.create_task(hearing.run(connected), name="hear other nodes"),
-                tasks.create_task(gate, name="gate"),
+                tasks.create_task(
+                    serve_gate(gate, settings.gate_listen, self._node_netns, self._health), name="serve the gate"
+                ),
             ]
             await tasks.create_task(self.cven.run(updates, stop), name="enforce")
             for task in helpers:

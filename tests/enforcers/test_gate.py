@@ -14,7 +14,7 @@ from enforcers.kernel.namespaces import inside
 from enforcers.runtimes.runtime import Sandbox
 from schemas.gate import GATE_PORT
 from schemas.programs import Mode
-from schemas.status import PodState
+from schemas.status import Order, PodState
 from tests.components.waiting import until
 from tests.enforcers.gate_world import GateWorld, known, made_gate_world
 from tests.enforcers.pod_world import ALLOW, address, isolated, packed, program
@@ -95,6 +95,14 @@ async def test_a_node_that_observes_lets_its_pods_start_and_a_paused_one_says_th
         assert (await gates.answers("the observing node", "nothing: this node observes")).open
     async with gates.enforcing(pause=True):
         assert not (await gates.answers("the paused node", "this node is paused")).open
+
+
+async def test_a_pod_that_was_released_by_hand_may_start(gates):
+    async with gates.enforcing() as enforcer:
+        await gates.publish(1, known())
+        await gates.answers("the gate to open", PodState.ENFORCED)
+        enforcer.cven.node.order(Order(release="shop/web", by="test"))
+        assert (await gates.answers("the release", PodState.RELEASED)).open
 
 
 async def test_a_pod_that_cannot_be_programmed_hears_why(gates):
