@@ -202,6 +202,11 @@ class PolicyFold:
             if segmentation != workload.segmentation:
                 workload.segmentation = segmentation
                 touched.add(ref)
+        for (
+            workload
+        ) in self._population.readdressed:  # of those that changed in nothing else, nothing else is looked at
+            if workload not in self._population.changed and (key := workload.published) is not None:
+                wanted[key] = replace(self._programs[key], addresses=_addresses(workload))
         gone = tuple(sorted(old_keys - wanted.keys()))
         for key in gone:
             del self._programs[key]
@@ -235,7 +240,7 @@ class PolicyFold:
             bypassable=NET_RAW in seen.privileges,
             ingress=ingress,
             egress=egress,
-            addresses=tuple(sorted(workload.owned)),
+            addresses=_addresses(workload),
         )
 
     def _name_extras(self, workload: Workload) -> None:
@@ -251,6 +256,10 @@ class PolicyFold:
             extra.release()
         if new:
             self._extras[workload] = new
+
+
+def _addresses(workload: Workload) -> tuple[bytes, ...]:
+    return tuple(sorted(workload.owned))
 
 
 def _segmentation(workload: Workload) -> tuple[object, ...]:

@@ -28,6 +28,8 @@ class Population:
         """Cohorts whose policies, or whose need for them, may have changed in this batch."""
         self.changed: dict[Workload, None] = {}
         """Pods whose program may have changed in this batch, those that are gone included."""
+        self.readdressed: dict[Workload, None] = {}
+        """Pods that may own other addresses since this batch."""
         self.moved: dict[tuple[bytes, Cohort], None] = {}
         """Addresses that joined, left or changed node in a cohort in this batch."""
         self._ledger = ledger
@@ -208,7 +210,7 @@ class Population:
         if owner is None or owner.cohort is None:
             return
         owner.owned.discard(address)
-        self.changed[owner] = None
+        self.readdressed[owner] = None
         self.moved[address, owner.cohort] = None
         for selection in owner.cohort.selections:
             if selection.live:
@@ -218,7 +220,7 @@ class Population:
         if owner is None or owner.cohort is None:
             return
         owner.owned.add(address)
-        self.changed[owner] = None
+        self.readdressed[owner] = None
         self.moved[address, owner.cohort] = None
         for selection in owner.cohort.selections:
             if selection.live:
@@ -241,7 +243,7 @@ class Population:
         for place in self._quiet:
             if place.empty:
                 self._places.pop(place.name, None)
-        for batch in (self._left, self._unused, self._quiet, self.dirty, self.changed, self.moved):
+        for batch in (self._left, self._unused, self._quiet, self.dirty, self.changed, self.readdressed, self.moved):
             batch.clear()
 
     def _drop(self, selection: Selection) -> None:
