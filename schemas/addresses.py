@@ -12,6 +12,9 @@ SCTP: Final = 132
 PROTOCOLS: Final = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
 PROTOCOL_NAMES: Final = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
 
+ECHO: Final = {ICMP: 8, ICMPV6: 128}
+"""The message type of an echo request, by protocol."""
+
 WIDTHS: Final = {4: 4, 6: 16}
 """Bytes of an address, by family."""
 

@@ -51,7 +51,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     sets: tuple[str, ...] | None = None
     """Peers by set id, any of them; ``None``: any peer. A *tuples* set matches address, protocol and port."""
     ports: tuple[PortRange, ...] | None = None
-    """``None``: any port of any protocol."""
+    """``None``: any port of any protocol. Whatever they are, the peers may also send ICMP echo requests."""
 
 
 class Virtual(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -10,6 +10,8 @@ addresses   address                                       4            16
 blocks      network address, prefix length, exception?    6            18
 tuples      address, protocol, port (big-endian)          7            19
 =========== ============================================= ============ ============
+
+The port of ICMP is its type and code, as everywhere in ipset: an echo request is ``8 << 8``, in IPv6 ``128 << 8``.
 """
 
 import base64
@@ -73,6 +75,17 @@ def endpoint(address: bytes, protocol: int, port: int) -> bytes:
     return address + struct.pack(">BH", protocol, port)
 
 
+def echo(address: bytes) -> bytes:
+    """The member of a *tuples* set that stands for echo requests with *address*."""
+    protocol = addresses.ICMP if addresses.family(address) == 4 else addresses.ICMPV6
+    return endpoint(address, protocol, icmp_port(addresses.ECHO[protocol]))
+
+
+def icmp_port(message_type: int) -> int:
+    """What stands for a *message_type* with code 0 where a port would be."""
+    return message_type << 8
+
+
 def unpack_block(member: bytes) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, bool]:
     """The network and whether it is an exception."""
     return ipaddress.ip_network((member[:-2], member[-2])), bool(member[-1])
@@ -85,7 +98,8 @@ def unpack_endpoint(member: bytes) -> tuple[bytes, int, int]:
 
 
 def describe(kind: SetKind, member: bytes) -> str:
-    """*member* as a person reads it: ``10.0.0.1``, ``!10.0.0.0/24``, ``10.0.0.1:80/TCP``, ``[fd00::1]:80/TCP``."""
+    """*member* as a person reads it: ``10.0.0.1``, ``!10.0.0.0/24``, ``10.0.0.1:80/TCP``, ``[fd00::1]:80/TCP``,
+    ``10.0.0.1 echo/ICMP``."""
     if kind is SetKind.ADDRESSES:
         return addresses.unpack(member)
     if kind is SetKind.BLOCKS:
@@ -93,6 +107,8 @@ def describe(kind: SetKind, member: bytes) -> str:
         return f"{'!' if exception else ''}{network}"
     address, protocol, port = unpack_endpoint(member)
     host = addresses.unpack(address)
+    if protocol in addresses.ECHO:
+        return f"{host} echo/{addresses.PROTOCOL_NAMES[protocol]}"
     return f"{f'[{host}]' if ':' in host else host}:{port}/{addresses.PROTOCOL_NAMES.get(protocol, protocol)}"
 
 

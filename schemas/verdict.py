@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from schemas import sets
-from schemas.addresses import ICMPV6
+from schemas.addresses import ECHO, ICMPV6
 from schemas.programs import Denial, Direction, PortRange, Program, Rule, denial_id
 
 Members = Callable[[str], Collection[bytes]]
@@ -133,9 +133,15 @@ def judge_rules(direction: Direction, peer: bytes, flow: Flow, members: Members)
 
 
 def _matches(rule: Rule, peer: bytes, flow: Flow, members: Members) -> bool:
-    if rule.ports is not None and not any(_covers(ports, flow) for ports in rule.ports):
+    """Echo requests follow the peers: where any port is open to someone, so is the question whether the Pod lives."""
+    if rule.ports is not None and not is_echo(flow) and not any(_covers(ports, flow) for ports in rule.ports):
         return False
     return rule.sets is None or any(_holds(identity, peer, flow, members) for identity in rule.sets)
+
+
+def is_echo(flow: Flow) -> bool:
+    """Whether *flow* is an ICMP or ICMPv6 echo request."""
+    return ECHO.get(flow.protocol) == flow.port
 
 
 def _covers(ports: PortRange, flow: Flow) -> bool:
@@ -143,4 +149,5 @@ def _covers(ports: PortRange, flow: Flow) -> bool:
 
 
 def _holds(identity: str, peer: bytes, flow: Flow, members: Members) -> bool:
-    return sets.contains(sets.kind_of(identity), members(identity), peer, flow.protocol, flow.port)
+    port = sets.icmp_port(flow.port) if flow.protocol in ECHO else flow.port
+    return sets.contains(sets.kind_of(identity), members(identity), peer, flow.protocol, port)

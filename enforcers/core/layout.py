@@ -12,8 +12,10 @@ TABLE: Final = "mangle"
 
 IN: Final = "EW-IN"
 IN_NEW: Final = "EW-IN-NEW"
+IN_ECHO: Final = "EW-IN-ECHO"
 OUT: Final = "EW-OUT"
 OUT_NEW: Final = "EW-OUT-NEW"
+OUT_ECHO: Final = "EW-OUT-ECHO"
 VIRTUAL: Final = "EW-VIP"
 OK: Final = "EW-OK"
 

@@ -1,7 +1,8 @@
 """From a program to iptables chains.
 
-    PREROUTING  ─ -i <if> ─▶ EW-IN  ─▶ EW-IN-NEW  ┬─▶ EW-OK   mark the connection, return
-    POSTROUTING ─ -o <if> ─▶ EW-OUT ─▶ EW-OUT-NEW ┼─▶ EW-VIP  virtual addresses are decided there, finally
+    PREROUTING  ─ -i <if> ─▶ EW-IN  ─▶ EW-IN-NEW  ┬─▶ EW-OK    mark the connection, return
+    POSTROUTING ─ -o <if> ─▶ EW-OUT ─▶ EW-OUT-NEW ┼─▶ EW-VIP   virtual addresses are decided there, finally
+                                                  ├─▶ EW-…-ECHO  echo requests, by their peers alone, finally
                                                   └─▶ drop
 
 Allowed means marked and returned, never accepted: what the Pod itself forbids stays forbidden. Both directions get
@@ -23,7 +24,7 @@ import msgspec
 
 from enforcers.core import layout
 from enforcers.core.layout import Family, Interface, set_name
-from schemas.addresses import SCTP, TCP, UDP
+from schemas.addresses import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP
 from schemas.programs import Denial, Direction, PortRange, Program, Rule, denial_id
 from schemas.sets import SetKind, kind_of
 from schemas.verdict import NEIGHBOUR_TYPES
@@ -33,6 +34,11 @@ MULTIPORT_SLOTS: Final = 15
 PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 COMMENT: Final = "ew:"
 DIGEST_BYTES: Final = 6
+ICMP_NAMES: Final[dict[Family, str]] = {4: "icmp", 6: "ipv6-icmp"}
+ECHO_MATCHES: Final[dict[Family, str]] = {
+    4: f"-p icmp -m icmp --icmp-type {ECHO[ICMP]}",
+    6: f"-p ipv6-icmp -m icmp6 --icmpv6-type {ECHO[ICMPV6]}",
+}
 
 
 class KernelRule(msgspec.Struct, frozen=True, gc=False):
@@ -78,6 +84,10 @@ def render(program: Program, interface: Interface, family: Family) -> tuple[Chai
     ]
     if program.egress is not None and program.egress.virtual is not None:
         chains.append(_virtual(program.egress, family))
+    if program.ingress is not None and _asks_for_ports(program.ingress):
+        chains.append(_echo(layout.IN_ECHO, program.ingress, family, "src"))
+    if program.egress is not None and _asks_for_ports(program.egress):
+        chains.append(_echo(layout.OUT_ECHO, program.egress, family, "dst"))
     return tuple(chains)
 
 
@@ -105,8 +115,9 @@ def _new_inbound(direction: Direction | None, family: Family) -> Chain:
         return Chain(layout.IN_NEW, (_OPEN,))
     rules = [
         *_neighbours(family),
-        _cut(direction),
+        *_cut(direction, family),
         KernelRule(f"-m set --match-set {set_name(layout.NODE_SET, family)} src", f"-g {layout.OK}", "own-node"),
+        *_to_echo(layout.IN_ECHO, direction, family),
         *_allow(direction.rules, family, "src"),
         _drop(Denial.DEFAULT, direction),
     ]
@@ -116,7 +127,7 @@ def _new_inbound(direction: Direction | None, family: Family) -> Chain:
 def _new_outbound(direction: Direction | None, family: Family) -> Chain:
     if direction is None:
         return Chain(layout.OUT_NEW, (_OPEN,))
-    rules = [*_neighbours(family), _cut(direction)]
+    rules = [*_neighbours(family), *_cut(direction, family)]
     if virtual := direction.virtual:
         rules += [
             KernelRule(_member(identity, family, "dst"), f"-g {layout.VIRTUAL}", "virtual")
@@ -124,6 +135,7 @@ def _new_outbound(direction: Direction | None, family: Family) -> Chain:
         ]
     rules += [
         KernelRule(f"-m set --match-set {set_name(layout.NODE_SET, family)} dst", f"-g {layout.OK}", "own-node"),
+        *_to_echo(layout.OUT_ECHO, direction, family),
         *_allow(direction.rules, family, "dst"),
         _drop(Denial.DEFAULT, direction),
     ]
@@ -146,8 +158,14 @@ def _drop(denial: Denial, direction: Direction, match: str = "") -> KernelRule:
     return KernelRule(match, "-j DROP", denial_id(denial, direction.isolating))
 
 
-def _cut(direction: Direction) -> KernelRule:
-    return _drop(Denial.UNMARKED, direction, "-m conntrack --ctdir REPLY")
+def _cut(direction: Direction, family: Family) -> Iterator[KernelRule]:
+    """Nothing of a connection without the mark passes but what may earn it.
+
+    An error belongs to the connection that it is about, in the direction in which it travels, and may come from anyone
+    on the way. Where rules admit that one, or it is the own node, its error would mark a connection that was cut.
+    """
+    yield _drop(Denial.UNMARKED, direction, "-m conntrack --ctdir REPLY")
+    yield _drop(Denial.UNMARKED, direction, f"-p {ICMP_NAMES[family]} -m conntrack --ctstate RELATED")
 
 
 def _neighbours(family: Family) -> Iterator[KernelRule]:
@@ -156,10 +174,35 @@ def _neighbours(family: Family) -> Iterator[KernelRule]:
             yield KernelRule(f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind}", "-j RETURN", "neighbours")
 
 
+def _asks_for_ports(direction: Direction) -> bool:
+    """Whether any rule does: the others cover echo requests as they cover everything."""
+    return any(rule.ports is not None for rule in direction.rules)
+
+
+def _to_echo(chain: str, direction: Direction, family: Family) -> Iterator[KernelRule]:
+    if _asks_for_ports(direction):
+        yield KernelRule(ECHO_MATCHES[family], f"-g {chain}", "echo")
+
+
+def _echo(name: str, direction: Direction, family: Family, side: str) -> Chain:
+    """Where any port is open to a peer, so is the question whether the Pod lives: each set once, whatever the ports."""
+    peers: dict[str, str] = {}
+    for rule in direction.rules:
+        for peer in _peers(rule, family, side):
+            peers.setdefault(peer, rule.id)
+    allowed = (KernelRule(peer, f"-g {layout.OK}", identity) for peer, identity in peers.items())
+    return Chain(name, (*allowed, _drop(Denial.DEFAULT, direction)))
+
+
+def _peers(rule: Rule, family: Family, side: str) -> list[str]:
+    """A match for each of its sets; one of everybody where it has none."""
+    return [""] if rule.sets is None else [_member(identity, family, side) for identity in rule.sets]
+
+
 def _allow(rules: Iterable[Rule], family: Family, side: str) -> Iterator[KernelRule]:
     """One kernel rule per peer set and handful of ports."""
     for rule in rules:
-        peers = [""] if rule.sets is None else [_member(identity, family, side) for identity in rule.sets]
+        peers = _peers(rule, family, side)
         ports = [""] if rule.ports is None else list(_port_matches(rule.ports))
         for peer in peers:
             for port in ports:

@@ -6,11 +6,12 @@ from typing import Final
 
 from enforcers.core.layout import NODE_SET, Family, set_name
 from schemas import addresses, sets
-from schemas.addresses import PROTOCOL_NAMES, PROTOCOLS
+from schemas.addresses import ICMP, ICMPV6, PROTOCOL_NAMES, PROTOCOLS
 from schemas.sets import SetKind
 
 TYPES: Final = {SetKind.ADDRESSES: "hash:ip", SetKind.BLOCKS: "hash:net", SetKind.TUPLES: "hash:ip,port"}
 FAMILY_NAMES: Final[dict[Family, str]] = {4: "inet", 6: "inet6"}
+ECHO_TEXTS: Final = {ICMP: "icmp:echo-request", ICMPV6: "ipv6-icmp:echo-request"}
 MAX_MEMBERS: Final = 1 << 20
 """maxelem: a set that is full refuses members, so it is generous; it costs nothing until used."""
 LEAST_HASH: Final = 64
@@ -68,6 +69,8 @@ def element(which: SetKind, member: bytes) -> str:
         return addresses.unpack(member)
     if which is SetKind.TUPLES:
         address, protocol, port = sets.unpack_endpoint(member)
+        if member == sets.echo(address):
+            return f"{addresses.unpack(address)},{ECHO_TEXTS[protocol]}"
         return f"{addresses.unpack(address)},{PROTOCOL_NAMES[protocol].lower()}:{port}"
     network, exception = sets.unpack_block(member)
     text = str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
@@ -80,6 +83,8 @@ def parse_element(which: SetKind, text: str) -> bytes:
         return ipaddress.ip_address(text).packed
     if which is SetKind.TUPLES:
         address, _, rest = text.partition(",")
+        if rest in ECHO_TEXTS.values():
+            return sets.echo(ipaddress.ip_address(address).packed)
         protocol, _, port = rest.partition(":")
         if protocol.upper() not in PROTOCOLS:
             raise ValueError(f"{text!r} has a protocol that no program names")

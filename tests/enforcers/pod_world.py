@@ -92,10 +92,12 @@ class World:
             addresses=(packed("web"), packed("web", 6)),
         )
 
-    def open_socket(self, name: str, family: int = 4, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def open_socket(
+        self, name: str, family: int = 4, kind: int = socket.SOCK_STREAM, protocol: int = 0
+    ) -> socket.socket:
         """A socket that belongs to the namespace, closed at the end of the test."""
         domain = socket.AF_INET if family == 4 else socket.AF_INET6
-        made = inside(self.path(name), lambda: socket.socket(domain, kind))
+        made = inside(self.path(name), lambda: socket.socket(domain, kind, protocol))
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.settimeout(DROPPED_SECONDS)
         return self.sockets.enter_context(made)

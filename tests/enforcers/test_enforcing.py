@@ -10,7 +10,7 @@ from enforcers.kernel.set_backends import RestoreSets
 from schemas import addresses
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import PortRange, Virtual
-from schemas.sets import SetKind, endpoint, set_id
+from schemas.sets import SetKind, echo, endpoint, set_id
 from tests.enforcers.pod_world import (
     ALLOW,
     CLIENTS,
@@ -94,7 +94,8 @@ async def test_sets_of_every_kind_follow_many_changes_in_both_families(world, ba
     many = {
         CLIENTS: set(hosts),
         blocks: {host + bytes((8 * len(host), number % 2)) for number, host in enumerate(hosts)},
-        tuples: {endpoint(host, (TCP, UDP, SCTP)[number % 3], number) for number, host in enumerate(hosts)},
+        tuples: {endpoint(host, (TCP, UDP, SCTP)[number % 3], number) for number, host in enumerate(hosts)}
+        | {echo(host) for host in hosts[::7]},
     }
     members = sets(**{blocks: set(), tuples: set()})
     pod = pod_of(world, backend=backend)

@@ -140,7 +140,7 @@ class Selection:
 
 
 class SelectionSet(AddressSet):
-    """The addresses of a selection's Pods; or, for a named port, their (address, protocol, port)."""
+    """The addresses of a selection's Pods; or, for a named port, their (address, protocol, port), and echo requests."""
 
     __slots__ = ("_port", "_selection")
 
@@ -169,4 +169,5 @@ class SelectionSet(AddressSet):
         if self._port is None:
             return (address,)
         protocol, name = self._port
-        return (sets.endpoint(address, protocol, number) for number in cohort.numbers(protocol, name))
+        found = [sets.endpoint(address, protocol, number) for number in cohort.numbers(protocol, name)]
+        return [*found, sets.echo(address)] if found else ()

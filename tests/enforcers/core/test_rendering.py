@@ -57,13 +57,17 @@ def test_isolated_ingress_word_for_word():
         "EW-IN: -m connmark --mark 0x10000000/0x10000000 -j RETURN",
         "EW-IN: -g EW-IN-NEW",
         "EW-IN-NEW: -m conntrack --ctdir REPLY -j DROP",
+        "EW-IN-NEW: -p icmp -m conntrack --ctstate RELATED -j DROP",
         "EW-IN-NEW: -m set --match-set ew-node-4 src -g EW-OK",
+        "EW-IN-NEW: -p icmp -m icmp --icmp-type 8 -g EW-IN-ECHO",
         f"EW-IN-NEW: -p tcp -m multiport --dports 80,90:99 -m set --match-set ew-{PEERS}-4 src -g EW-OK",
         "EW-IN-NEW: -j DROP",
         "EW-OUT: -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -g EW-OUT-NEW",
         "EW-OUT: -m connmark --mark 0x10000000/0x10000000 -j RETURN",
         "EW-OUT: -g EW-OUT-NEW",
         "EW-OUT-NEW: -m conntrack --ctdir ORIGINAL -g EW-OK",
+        f"EW-IN-ECHO: -m set --match-set ew-{PEERS}-4 src -g EW-OK",
+        "EW-IN-ECHO: -j DROP",
     ]
 
 
@@ -71,6 +75,7 @@ def test_isolated_egress_asks_for_virtual_addresses_before_anything_else_may_all
     lines = text(program(egress=direction(rule(), virtual=VIRTUAL)))
     assert [line for line in lines if line.startswith(("EW-OUT-NEW:", "EW-VIP:"))] == [
         "EW-OUT-NEW: -m conntrack --ctdir REPLY -j DROP",
+        "EW-OUT-NEW: -p icmp -m conntrack --ctstate RELATED -j DROP",
         f"EW-OUT-NEW: -m set --match-set ew-{VIRTUAL.addresses}-4 dst -g EW-VIP",
         f"EW-OUT-NEW: -m set --match-set ew-{VIRTUAL.ports}-4 dst,dst -g EW-VIP",
         "EW-OUT-NEW: -m set --match-set ew-node-4 dst -g EW-OK",
@@ -83,15 +88,26 @@ def test_isolated_egress_asks_for_virtual_addresses_before_anything_else_may_all
 
 def test_neighbour_discovery_passes_in_ipv6_only():
     def neighbours(family: layout.Family) -> list[str]:
-        return [line for line in text(program(ingress=direction()), family) if "icmp" in line]
+        return [line for line in text(program(ingress=direction()), family) if "icmp6" in line]
 
     assert neighbours(4) == []
     assert len(neighbours(6)) == 9
 
 
+def test_echo_requests_follow_the_peers_of_all_rules_each_set_once_and_tuples_by_their_own():
+    rules = (rule(PortRange(TCP, 80, 80)), rule(PortRange(UDP, 53, 53)), rule(sets=(NAMED,)))
+    lines = text(program(egress=direction(*rules)), 6)
+    assert [line for line in lines if "ECHO" in line] == [
+        "EW-OUT-NEW: -p ipv6-icmp -m icmp6 --icmpv6-type 128 -g EW-OUT-ECHO",
+        f"EW-OUT-ECHO: -m set --match-set ew-{PEERS}-6 dst -g EW-OK",
+        f"EW-OUT-ECHO: -m set --match-set ew-{NAMED}-6 dst,dst -g EW-OK",
+        "EW-OUT-ECHO: -j DROP",
+    ]
+
+
 def test_every_rule_carries_a_comment_that_tells_its_content_and_its_rule():
     one, other = (
-        render(program(ingress=direction(rule(PortRange(TCP, port, port)))), ETH0, 4)[2].rules[2] for port in (80, 81)
+        render(program(ingress=direction(rule(PortRange(TCP, port, port)))), ETH0, 4)[2].rules[-2] for port in (80, 81)
     )
     assert one.comment.startswith("ew:")
     assert one.comment.endswith(":id")
