@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from schemas import addresses
-from schemas.addresses import PROTOCOLS
+from schemas.addresses import ICMP, PROTOCOLS
 
 Object = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -42,10 +42,13 @@ class Cell(msgspec.Struct, frozen=True):
     destination: str
     """``namespace/pod``, ``namespace/service`` after ``service:``, or an address."""
     protocol: int
+    """ICMP means an echo request of the destination's family."""
     port: int
     allowed: bool
 
     def __str__(self) -> str:
+        if self.protocol == ICMP:
+            return f"{self.source} -> {self.destination} echo"
         return f"{self.source} -> {self.destination} {self.port}/{addresses.PROTOCOL_NAMES[self.protocol]}"
 
 

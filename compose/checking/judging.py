@@ -6,6 +6,7 @@ from typing import Final
 
 from compose.checking.cases import Cell, Object
 from schemas import addresses, names, verdict
+from schemas.addresses import ECHO, ICMP, ICMPV6
 from schemas.policy import Policy
 from schemas.programs import Program
 from schemas.verdict import Flow, Judgement, Reason
@@ -36,7 +37,7 @@ class Judge:
         """
         source, destination = self.ends(cell)
         sender = self._pod(cell.source)
-        flow = Flow(source, destination, cell.protocol, cell.port)
+        flow = _flow(cell, source, destination)
         judgement = verdict.judge_egress(self._program(sender), flow, self._members, self._node(sender))
         for receiver, arriving in self._arriving(cell, flow):
             if not judgement.allowed:
@@ -121,6 +122,12 @@ class Judge:
         if node is None:
             return ()
         return tuple(_pack(item["address"]) for item in node["status"]["addresses"])
+
+
+def _flow(cell: Cell, source: bytes, destination: bytes) -> Flow:
+    if cell.protocol == ICMP and addresses.family(destination) == 6:
+        return Flow(source, destination, ICMPV6, ECHO[ICMPV6])
+    return Flow(source, destination, cell.protocol, cell.port)
 
 
 def _pod_addresses(pod: Object) -> tuple[bytes, ...]:

@@ -12,6 +12,7 @@ from compose.lab.listening import Listener, listeners_of
 from compose.lab.plan import LabPod, Layout, Plan
 from compose.lab.probing import Probe
 from schemas import addresses, names
+from schemas.addresses import ICMP
 from schemas.objects import KubernetesObject, decode_object
 
 NETWORK_KINDS: Final = frozenset(("Node", "Pod", "Service", "EndpointSlice"))
@@ -64,8 +65,12 @@ def _mentioned(case: Case, objects: Objects) -> dict[str, None]:
 
 
 def ports_of(case: Case, objects: Objects) -> set[tuple[str, int]]:
-    """(protocol, port) of every cell of any step, and of every endpoint: what there must be a server for."""
-    found = {(addresses.PROTOCOL_NAMES[cell.protocol], cell.port) for step in case.steps for cell in step.cells}
+    """(protocol, port) of every cell of any step, and of every endpoint: what there must be a server for.
+
+    Echo requests are answered without one.
+    """
+    cells = [cell for step in case.steps for cell in step.cells if cell.protocol != ICMP]
+    found = {(addresses.PROTOCOL_NAMES[cell.protocol], cell.port) for cell in cells}
     for item in objects.values():
         if item["kind"] == "EndpointSlice":
             ports = item.get("ports") or ()

@@ -95,7 +95,7 @@ def finding(cell: Cell, answer: Answer, judge: Judge) -> Finding:
     reached = answer.outcome is Outcome.REACHABLE
     found = answer.outcome.value
     right = reached if cell.allowed else answer.outcome is Outcome.BLOCKED
-    if reached and "/" in cell.destination and ":" not in cell.destination and answer.by != cell.destination:
+    if answer.by and "/" in cell.destination and ":" not in cell.destination and answer.by != cell.destination:
         right, found = False, f"answered by {answer.by}"
     why = ""
     if not right:

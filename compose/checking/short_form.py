@@ -21,7 +21,7 @@ The document itself is the first step. Every step may hold ``namespaces`` (name:
 ``allow`` and ``deny``. What exists is changed, and keeps what is not said again.
 
 A line is ``SOURCE -> DESTINATION PORT[/PROTOCOL], …``. A source is a Pod or an address; a destination also
-``service:namespace/name``. The protocol is TCP unless said otherwise.
+``service:namespace/name``. The protocol is TCP unless said otherwise; ``echo`` is no port but an ICMP echo request.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ import yaml
 
 from compose.checking.cases import Action, Case, CaseError, Cell, Step
 from compose.checking.manifests import Misspelt, World, checked, split
-from schemas.addresses import PROTOCOLS
+from schemas.addresses import ECHO, ICMP, PROTOCOLS
 
 Object = dict[str, Any]
 STEP_WORDS: Final = frozenset(
@@ -134,7 +134,10 @@ def read_line(line: str, *, allowed: bool) -> Iterator[Cell]:
     if not (source and arrow and ports):
         raise Misspelt(f"{line!r} is not SOURCE -> DESTINATION PORT[/PROTOCOL], …")
     for item in ports.split(","):
+        if item.strip() == "echo":
+            yield Cell(source, destination, ICMP, ECHO[ICMP], allowed)
+            continue
         port, _, protocol = item.strip().partition("/")
         if not port.isdecimal() or (protocol or "TCP") not in PROTOCOLS:
-            raise Misspelt(f"{line!r}: {item.strip()!r} is not PORT[/PROTOCOL]")
+            raise Misspelt(f"{line!r}: {item.strip()!r} is not PORT[/PROTOCOL] or echo")
         yield Cell(source, destination, PROTOCOLS[protocol or "TCP"], int(port), allowed)

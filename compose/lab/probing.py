@@ -21,7 +21,7 @@ import msgspec
 
 from compose.lab.namespaces import inside_each
 from compose.lab.plan import family
-from compose.lab.talk import sctp
+from compose.lab.talk import icmp, sctp
 from compose.lab.talk.sockets import is_stream, make
 
 DROP_SECONDS: Final = 0.25
@@ -51,6 +51,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, order=True):
     destination: str
     address: str
     protocol: str
+    """``TCP``, ``UDP``, ``SCTP``; or ``ICMP``: an echo request, whatever the port."""
     port: int
     source_address: str = ""
     """Empty: the kernel chooses."""
@@ -59,7 +60,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, order=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     by: str = ""
-    """The identity of the server that answered."""
+    """The identity of the server that answered; empty for an echo, which a kernel answers."""
     attempts: int = 1
 
 
@@ -120,10 +121,12 @@ class _Shot:
         if failed not in (0, errno.EINPROGRESS):
             return _failure(failed)
         if not self.stream:
-            self.socket.send(self._init() if raw else self.request)
+            self.socket.send(self._packet() if raw else self.request)
         return None
 
-    def _init(self) -> bytes:
+    def _packet(self) -> bytes:
+        if self.probe.protocol == "ICMP":
+            return icmp.echo(family(self.probe.address), self.tag)
         source_port = 32768 + self.tag % 28232
         return sctp.encode(
             sctp.Packet(
@@ -162,7 +165,11 @@ class _Shot:
         return Answer(outcome=Outcome.REACHABLE, by=identity)
 
     def _read_raw(self, data: bytes) -> Answer | None:
-        packet = sctp.decode(sctp.without_ip_header(data, family(self.probe.address)))
+        version = family(self.probe.address)
+        received = sctp.without_ip_header(data, version)
+        if self.probe.protocol == "ICMP":
+            return Answer(outcome=Outcome.REACHABLE) if icmp.answers(version, self.tag, received) else None
+        packet = sctp.decode(received)
         if packet is None or packet.source_port != self.probe.port or packet.tag != self.tag:
             return None  # meant for another probe of this Pod
         if packet.chunk == sctp.INIT_ACK:

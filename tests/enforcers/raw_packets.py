@@ -7,12 +7,11 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from compose.lab.talk import sctp
+from compose.lab.talk import icmp, sctp
 from schemas import addresses
-from schemas.addresses import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP
+from schemas.addresses import ICMP, ICMPV6, SCTP, TCP, UDP
 from tests.enforcers.pod_world import World, address
 
-ECHO_REPLY: Final = {4: 0, 6: 129}
 TOO_BIG: Final = {4: (3, 4), 6: (2, 0)}
 """Type and code of "fragmentation needed", and of "packet too big"."""
 PORT_UNREACHABLE: Final = {4: (3, 3), 6: (1, 4)}
@@ -28,29 +27,20 @@ def raw_socket(world: World, name: str, protocol: int, family: int = 4) -> socke
     return world.open_socket(name, family, socket.SOCK_RAW, protocol)
 
 
-def icmp(family: int, kind: int, code: int, rest: bytes) -> bytes:
-    """A message from its type on. The kernel itself computes ICMPv6's checksum."""
-    message = struct.pack("!BBH", kind, code, 0) + rest
-    return message[:2] + struct.pack("!H", checksum(message)) + message[4:] if family == 4 else message
-
-
-def checksum(data: bytes) -> int:
-    """RFC 1071's."""
-    words = struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2))
-    total = sum(words)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def message(family: int, kind: int, code: int, rest: bytes) -> bytes:
+    """An ICMP message from its type on. The kernel itself computes ICMPv6's checksum."""
+    whole = struct.pack("!BBH", kind, code, 0) + rest
+    return whole[:2] + struct.pack("!H", icmp.checksum(whole)) + whole[4:] if family == 4 else whole
 
 
 def ping(world: World, source: str, target: str, family: int = 4, *, to: str = "") -> bool:
     """Whether an echo request from *source* is answered by *target*, or by the address *to*."""
     sender = raw_socket(world, source, icmp_number(family), family)
-    wanted = struct.pack("!HH", 0x6577, next(_numbers))  # an identifier and a number of its own: a new connection
+    tag = next(_numbers) << 16  # an identifier of its own: a new connection
     where = to or address(target, family)
     with contextlib.suppress(PermissionError):  # that is how a drop on the way out is told
-        sender.sendto(icmp(family, ECHO[icmp_number(family)], 0, wanted), (where, 0))
-    return any(found[0] == ECHO_REPLY[family] and found[4:8] == wanted for found in heard(sender, family))
+        sender.sendto(icmp.echo(family, tag), (where, 0))
+    return any(icmp.answers(family, tag, found) for found in heard(sender, family))
 
 
 def heard(listening: socket.socket, family: int) -> Iterator[bytes]:
@@ -69,10 +59,10 @@ def error_about(
     transport = struct.pack("!HHHH", source_port, destination_port, 8, 0) + bytes(12 if protocol == TCP else 0)
     if family == 4:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(transport), 1, 0, 64, protocol, 0) + ends
-        head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+        head = head[:10] + struct.pack("!H", icmp.checksum(head)) + head[12:]
     else:
         head = struct.pack("!IHBB", 6 << 28, len(transport), protocol, 64) + ends
-    return icmp(family, *what, struct.pack("!I", mtu) + head + transport)
+    return message(family, *what, struct.pack("!I", mtu) + head + transport)
 
 
 def initiate(world: World, source: str, target: str, port: int, family: int = 4) -> bool:

@@ -8,6 +8,7 @@ from compose.lab.plan import family
 
 SCTP: Final = 132
 PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
+"""Those that have ports."""
 
 
 @functools.cache
@@ -26,15 +27,19 @@ def is_stream(protocol: str) -> bool:
 
 
 def make(protocol: str, address: str) -> socket.socket:
-    """A non-blocking socket of *protocol* for the family of *address*; raises `ValueError` for an unknown protocol."""
+    """A non-blocking socket of *protocol* for the family of *address*; ``ICMP`` means that family's.
+
+    Raises `ValueError` for an unknown protocol.
+    """
     kind = socket.AF_INET if family(address) == 4 else socket.AF_INET6
+    raw = {"SCTP": SCTP, "ICMP": socket.IPPROTO_ICMP if kind == socket.AF_INET else socket.IPPROTO_ICMPV6}
     if is_stream(protocol):
         made = socket.socket(kind, socket.SOCK_STREAM, SCTP if protocol == "SCTP" else 0)
     elif protocol == "UDP":
         made = socket.socket(kind, socket.SOCK_DGRAM)
-    elif protocol == "SCTP":
-        made = socket.socket(kind, socket.SOCK_RAW, SCTP)
+    elif protocol in raw:
+        made = socket.socket(kind, socket.SOCK_RAW, raw[protocol])
     else:
-        raise ValueError(f"protocol {protocol!r} is not one of {', '.join(PROTOCOLS)}")
+        raise ValueError(f"protocol {protocol!r} is not one of {', '.join((*PROTOCOLS, 'ICMP'))}")
     made.setblocking(False)
     return made
