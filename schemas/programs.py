@@ -147,7 +147,7 @@ class Denial(StrEnum):
     VIRTUAL = "virtual"
     """A virtual address that is not open."""
     UNMARKED = "unmarked"
-    """A reply of a connection that was cut, or never judged."""
+    """A reply of a connection that was cut, or never judged; or an error about one."""
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import click
 import uvloop
@@ -13,6 +13,7 @@ import uvloop
 from compose.checking import reporting
 from compose.checking.cases import Case, CaseError
 from compose.checking.chain import Chain
+from compose.checking.families import in_ipv6
 from compose.checking.files import read_cases
 from compose.checking.interpreter import Interpreter
 from compose.checking.playing import Engine, play_all
@@ -20,6 +21,7 @@ from compose.checking.results import CaseResult, FileCase, totals
 from compose.lab.capability import ensure_capable
 from compose.lab.choosing import explained
 from compose.lab.command import raise_file_limit
+from enforcers.kernel.set_backends import BackendName
 from streams.child_process import ChildEnded
 from streams.errors import StreamError
 from streams.nats_child import NatsNotReady
@@ -32,6 +34,7 @@ EXAMPLES: Final = """\b
 Examples:
   eastwest check policies.yaml                        what the compiled policy says
   eastwest check policies.yaml --engine packets       what real packets do, in namespaces of this machine
+  eastwest check policies.yaml --engine packets -6    the same in IPv6
   eastwest check cases/*.jsonl --only '*egress*' --junit report.xml
   eastwest check cases.jsonl -o json | jq .summary
 
@@ -66,31 +69,47 @@ class Unreadable(click.ClickException):
     show_default=True,
     help="Who judges: the programs that reach the nodes, or packets between real namespaces.",
 )
+@click.option(
+    "--set-backend",
+    type=click.Choice(get_args(BackendName)),
+    help="With packets: how enforcers change address sets. Default: as enforcers do.",
+)
+@click.option("-6", "ipv6", is_flag=True, help="Play cases that are written in IPv4 in IPv6.")
 @click.option("--only", metavar="PATTERN", help="Only cases whose id, name or a tag fits (* and ?), or contains it.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write JUnit XML.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--parallel", type=click.IntRange(min=1), metavar="N", help="Cases at a time.")
 def check(
-    *, files: Sequence[Path], engine: str, only: str | None, junit: Path | None, output: str, parallel: int | None
+    *,
+    files: Sequence[Path],
+    engine: str,
+    set_backend: BackendName | None,
+    ipv6: bool,
+    only: str | None,
+    junit: Path | None,
+    output: str,
+    parallel: int | None,
 ) -> None:
     """Test policies: play each FILE's cases through log, folds, NATS and readers, and compare every connection.
 
     Files are JSON lines or YAML. Exits with 1 if any connection came out wrong, with 2 for a file it cannot read.
     """
+    if set_backend is not None and engine != "packets":
+        raise click.UsageError("--set-backend chooses how packets are enforced; without --engine packets nothing is")
     if engine == "packets":
         with explained():
             ensure_capable()
             raise_file_limit()
     set_up_logging(level="error")
     try:
-        cases = [given for given in read_files(files) if only is None or fits(given.case, only)]
+        cases = [given for given in read_files(files, ipv6=ipv6) if only is None or fits(given.case, only)]
     except OSError as error:
         raise Unreadable(f"{error.filename}: {error.strerror}") from None
     except CaseError as error:
         raise Unreadable(str(error)) from None
     try:
         with reporting.Reporter(len(cases), text=output == "text") as reporter:
-            results = uvloop.run(run(engine, cases, parallel or PARALLEL[engine], reporter))
+            results = uvloop.run(run(engine, cases, parallel or PARALLEL[engine], reporter, set_backend))
     except CaseError as error:
         raise Unreadable(str(error)) from None
     except (StreamError, ChildEnded, NatsNotReady) as error:
@@ -102,9 +121,9 @@ def check(
         raise SystemExit(1)
 
 
-def read_files(files: Sequence[Path]) -> list[FileCase]:
-    """Every case of *files*. Raises `CaseError`, `OSError`."""
-    return [FileCase(str(path), case) for path in files for case in read_cases(path)]
+def read_files(files: Sequence[Path], *, ipv6: bool = False) -> list[FileCase]:
+    """Every case of *files*, or what it is in IPv6. Raises `CaseError`, `OSError`."""
+    return [FileCase(str(path), in_ipv6(case) if ipv6 else case) for path in files for case in read_cases(path)]
 
 
 def fits(case: Case, pattern: str) -> bool:
@@ -113,14 +132,20 @@ def fits(case: Case, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(word.lower(), whole.lower()) for word in (case.id, case.name, *case.tags))
 
 
-async def run(engine: str, cases: Sequence[FileCase], parallel: int, reporter: reporting.Reporter) -> list[CaseResult]:
+async def run(
+    engine: str,
+    cases: Sequence[FileCase],
+    parallel: int,
+    reporter: reporting.Reporter,
+    set_backend: BackendName | None = None,
+) -> list[CaseResult]:
     """Play *cases*, *parallel* at a time."""
-    async with engines(engine, min(parallel, max(1, len(cases)))) as players:
+    async with engines(engine, min(parallel, max(1, len(cases))), set_backend) as players:
         return await play_all(players, cases, reporter.tell)
 
 
 @asynccontextmanager
-async def engines(name: str, count: int) -> AsyncGenerator[list[Engine]]:
+async def engines(name: str, count: int, set_backend: BackendName | None = None) -> AsyncGenerator[list[Engine]]:
     """*count* engines over one chain, which leave nothing behind."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="eastwest-check-"))
@@ -130,4 +155,4 @@ async def engines(name: str, count: int) -> AsyncGenerator[list[Engine]]:
             return
         from compose.checking.packets import Packets
 
-        yield [await stack.enter_async_context(Packets(chain)) for _ in range(count)]
+        yield [await stack.enter_async_context(Packets(chain, set_backend)) for _ in range(count)]

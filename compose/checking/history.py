@@ -44,10 +44,7 @@ class History:
 
     def initial(self) -> list[Entry]:
         """What exists before the first step, then a sign per kind that its list is complete."""
-        given = {_key(item) for item in self.case.initial}
-        nodes = [_node(name, address) for name, address in NODE_ADDRESSES.items()]
-        objects = [*(node for node in nodes if _key(node) not in given), *self.case.initial]
-        entries = self.entries(Action("create", item) for item in objects)
+        entries = self.entries(Action("create", item) for item in (*implied_nodes(self.case), *self.case.initial))
         for kind in KINDS:
             event = Event(type=EventType.ADDED, kind=SYNC, name=kind, epoch=self.epoch)
             entries.append(Entry(event.key, encode_event(event)))
@@ -113,6 +110,13 @@ class History:
             object=msgspec.Raw(encode_object(projected)),
         )
         return Entry(event.key, encode_event(event))
+
+
+def implied_nodes(case: Case) -> list[Object]:
+    """The nodes that *case* takes for granted."""
+    given = {_key(item) for item in case.initial}
+    nodes = [_node(name, address) for name, address in NODE_ADDRESSES.items()]
+    return [node for node in nodes if _key(node) not in given]
 
 
 def _key(found: dict[str, Any]) -> str:

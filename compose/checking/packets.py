@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from compose.checking import network
@@ -27,7 +28,9 @@ from compose.lab.network import Lab
 from compose.lab.probing import Answer, Outcome, probe_all
 from compose.lab.wires.checking import NotClosed, NotReady
 from enforcers.cven import Cven
+from enforcers.kernel.set_backends import BackendName
 from enforcers.metrics import Metrics
+from enforcers.programming import LATE
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from streams.telemetry import Health
@@ -41,10 +44,14 @@ LAB_TROUBLE: Final = (CommandFailed, NoNamespace, NotReady, NotClosed)
 
 
 class Packets:
-    """Plays cases through *chain*, one at a time, in a lab of its own; an async context manager."""
+    """Plays cases through *chain*, one at a time, in a lab of its own; an async context manager.
 
-    def __init__(self, chain: Chain) -> None:
+    *set_backend* is how its C-VENs change address sets; ``None``: as they do by themselves.
+    """
+
+    def __init__(self, chain: Chain, set_backend: BackendName | None = None) -> None:
         self._chain = chain
+        self._settings = EnforcerSettings() if set_backend is None else EnforcerSettings(set_backend=set_backend)
         self._lab = Lab()
         self._listeners = Listeners()
         self._stack = AsyncExitStack()
@@ -63,7 +70,7 @@ class Packets:
 
     @asynccontextmanager
     async def stage(self, case: Case) -> AsyncGenerator["PacketStage"]:
-        nodes = Nodes(case, self._lab, self._listeners)
+        nodes = Nodes(case, self._lab, self._listeners, self._settings)
         async with self._chain.feed(case, nodes) as feed:
             yield PacketStage(feed, nodes, self._lab)
 
@@ -107,8 +114,9 @@ def finding(cell: Cell, answer: Answer, judge: Judge) -> Finding:
 class Nodes:
     """The nodes of one case: a C-VEN each, over the lab's namespaces. The audience of a `Feed`."""
 
-    def __init__(self, case: Case, lab: Lab, listeners: Listeners) -> None:
+    def __init__(self, case: Case, lab: Lab, listeners: Listeners, settings: EnforcerSettings) -> None:
         self._case = case
+        self._settings = settings
         self._lab = lab
         self._listeners = listeners
         self._runtimes: dict[str, GivenRuntime] = {}
@@ -124,7 +132,7 @@ class Nodes:
 
     async def serve(self, node: str, updates: Updates) -> None:
         cven = self._cvens[node] = Cven(
-            EnforcerSettings(node=node),
+            msgspec.structs.replace(self._settings, node=node),
             self._runtimes.setdefault(node, GivenRuntime()),
             node_netns=self._lab.node_netns(node),
             metrics=Metrics(CollectorRegistry()),
@@ -138,6 +146,7 @@ class Nodes:
             async with asyncio.timeout(REALIZED_SECONDS):
                 for cven in self._cvens.values():
                     await cven.realized(revision)
+                    await _caught_up(cven)
         except TimeoutError:
             behind = "; ".join(map(repr, self._cvens.values()))
             raise NotRealized(f"revision {revision} was not realized within {REALIZED_SECONDS:g} s: {behind}") from None
@@ -150,3 +159,10 @@ class Nodes:
         for node in self._lab.plan.nodes:
             runtime = self._runtimes.setdefault(node.name, GivenRuntime())
             runtime.tell(sandbox for sandbox in self._lab.sandboxes(node.name) if sandbox.uid in uids)
+
+
+async def _caught_up(cven: Cven) -> None:
+    """Return when no Pod is being programmed: a busy machine may take longer than others would wait for."""
+    while any(exception.reason == LATE for exception in cven.exceptions):
+        cven.node.changed.clear()
+        await cven.node.changed.wait()
