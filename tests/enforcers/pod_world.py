@@ -127,6 +127,10 @@ class World:
             return False
         return True
 
+    def index(self, name: str, link: str = "eth0") -> int:
+        """The number of a link, which a link-local address needs beside it."""
+        return int(self.command(name, "ip", "-o", "link", "show", "dev", link).split(":")[0])
+
     def rules(self, name: str = "web", *, family: int = 4) -> str:
         """What iptables shows, without counters and comments of the tool."""
         tool = "iptables-nft-save" if family == 4 else "ip6tables-nft-save"

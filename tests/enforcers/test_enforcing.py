@@ -1,5 +1,6 @@
 """One Pod's enforcement in the kernel, shown with real packets."""
 
+import ipaddress
 import socket
 from collections.abc import Iterable
 
@@ -7,10 +8,9 @@ import pytest
 
 from enforcers.kernel import tables
 from enforcers.kernel.set_backends import RestoreSets
-from schemas import addresses
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import PortRange, Virtual
-from schemas.sets import SetKind, echo, endpoint, set_id
+from schemas.sets import SetKind, block, echo, endpoint, set_id
 from tests.enforcers.pod_world import (
     ALLOW,
     CLIENTS,
@@ -20,6 +20,7 @@ from tests.enforcers.pod_world import (
     VIRTUAL_ALLOWED,
     VIRTUAL_PORTS,
     World,
+    address,
     both,
     enforced,
     isolated,
@@ -56,14 +57,15 @@ async def test_a_rule_admits_its_set_on_its_ports_only(world, family):
     assert not world.reaches("b", "web", 80, family)
 
 
-async def test_more_ports_than_one_rule_holds_are_all_matched(world):
+@pytest.mark.parametrize("family", [4, 6])
+async def test_more_ports_than_one_rule_holds_are_all_matched(world, family):
     ports = [*(PortRange(TCP, port, port) for port in range(1000, 1040, 2)), PortRange(TCP, 2000, 2010)]
     for port in (1000, 1038, 2005):
-        world.listen("web", port)
+        world.listen("web", port, family)
 
     await enforced(world, program(ingress=isolated(rule(*ports))), sets(clients=both("a")))
 
-    assert [world.reaches("a", "web", port) for port in (1000, 1038, 2005)] == [True, True, True]
+    assert [world.reaches("a", "web", port, family) for port in (1000, 1038, 2005)] == [True, True, True]
 
 
 @pytest.mark.parametrize("backend", ["netlink", "restore"])
@@ -119,68 +121,73 @@ async def held(world: World, identities: Iterable[str]) -> dict[str, set[bytes]]
     return {identity: {*(found[identity, 4] or ()), *(found[identity, 6] or ())} for identity in identities}
 
 
-async def test_replies_to_the_pods_own_connections_pass_its_isolated_side(world):
-    world.listen("a", 80)
+@pytest.mark.parametrize("family", [4, 6])
+async def test_replies_to_the_pods_own_connections_pass_its_isolated_side(world, family):
+    world.listen("a", 80, family)
 
     await enforced(world, DENY, sets())
 
-    assert world.reaches("web", "a", 80)
+    assert world.reaches("web", "a", 80, family)
 
 
-async def test_isolated_egress_reaches_what_rules_allow_and_the_own_node(world):
+@pytest.mark.parametrize("family", [4, 6])
+async def test_isolated_egress_reaches_what_rules_allow_and_the_own_node(world, family):
     for name in ("a", "b", "node"):
-        world.listen(name, 80)
+        world.listen(name, 80, family)
 
     await enforced(world, program(egress=isolated(rule(PORT_80))), sets(clients=both("a")))
 
-    assert world.reaches("web", "a", 80)
-    assert not world.reaches("web", "b", 80)
-    assert world.reaches("web", "node", 80)
+    assert world.reaches("web", "a", 80, family)
+    assert not world.reaches("web", "b", 80, family)
+    assert world.reaches("web", "node", 80, family)
 
 
-async def test_a_block_with_an_exception_and_one_of_everything(world):
+@pytest.mark.parametrize("family", [4, 6])
+async def test_a_block_with_an_exception_and_one_of_everything(world, family):
     blocks = set_id(SetKind.BLOCKS, "everything but b")
-    everything = addresses.pack("0.0.0.0") + bytes((0, 0))
-    exception = packed("b") + bytes((32, 1))
+    everything = block(ipaddress.ip_network("0.0.0.0/0" if family == 4 else "::/0"))
+    exception = block(ipaddress.ip_network(address("b", family)), exception=True)
     for name in ("a", "b"):
-        world.listen(name, 80)
+        world.listen(name, 80, family)
 
     wanted = program(egress=isolated(rule(PORT_80, peers=(blocks,))))
     await enforced(world, wanted, sets(**{blocks: {everything, exception}}))
 
-    assert world.reaches("web", "a", 80)
-    assert not world.reaches("web", "b", 80)
+    assert world.reaches("web", "a", 80, family)
+    assert not world.reaches("web", "b", 80, family)
 
 
-async def test_a_virtual_address_is_open_only_where_it_is_allowed_itself(world):
+@pytest.mark.parametrize("family", [4, 6])
+async def test_a_virtual_address_is_open_only_where_it_is_allowed_itself(world, family):
     virtual = Virtual(addresses=VIRTUAL_ADDRESSES, ports=VIRTUAL_PORTS, allowed=(VIRTUAL_ALLOWED,))
     for port in (80, 81):
-        world.listen("a", port)
-    world.listen("b", 80)
+        world.listen("a", port, family)
+    world.listen("b", 80, family)
 
     wanted = program(egress=isolated(rule(peers=None), virtual=virtual))
     members = {
-        VIRTUAL_ADDRESSES: {packed("a")},
+        VIRTUAL_ADDRESSES: {packed("a", family)},
         VIRTUAL_PORTS: set[bytes](),
-        VIRTUAL_ALLOWED: {endpoint(packed("a"), TCP, 80)},
+        VIRTUAL_ALLOWED: {endpoint(packed("a", family), TCP, 80)},
     }
     await enforced(world, wanted, sets(**members))
 
-    assert world.reaches("web", "a", 80)
-    assert not world.reaches("web", "a", 81)
-    assert world.reaches("web", "b", 80)
+    assert world.reaches("web", "a", 80, family)
+    assert not world.reaches("web", "a", 81, family)
+    assert world.reaches("web", "b", 80, family)
 
 
-async def test_udp_follows_rules_and_marks_alike(world):
-    server = world.open_socket("web", kind=socket.SOCK_DGRAM)
-    server.bind(("10.77.1.2", 53))
+@pytest.mark.parametrize("family", [4, 6])
+async def test_udp_follows_rules_and_marks_alike(world, family):
+    server = world.open_socket("web", family, socket.SOCK_DGRAM)
+    server.bind((address("web", family), 53))
     wanted = program(ingress=isolated(rule(PortRange(UDP, 53, 53))))
     await enforced(world, wanted, sets(clients=both("a")))
 
     for name in ("a", "b"):
-        world.open_socket(name, kind=socket.SOCK_DGRAM).sendto(name.encode(), ("10.77.1.2", 53))
+        world.open_socket(name, family, socket.SOCK_DGRAM).sendto(name.encode(), (address("web", family), 53))
 
     data, peer = server.recvfrom(64)
-    assert (data, peer[0]) == (b"a", "10.77.1.3")
+    assert (data, peer[0]) == (b"a", address("a", family))
     with pytest.raises(TimeoutError):
         server.recvfrom(64)

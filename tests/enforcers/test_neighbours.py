@@ -40,16 +40,12 @@ def link_local(world: World, name: str, link: str = "eth0") -> str:
     return found[0]
 
 
-def index(world: World, name: str, link: str = "eth0") -> int:
-    return int(world.command(name, "ip", "-o", "link", "show", "dev", link).split(":")[0])
-
-
 def connects(world: World, source: str, to: str, port: int = 80) -> bool:
     """Whether *source* reaches the link-local address *to*."""
     made = world.open_socket(source, 6)
     link = "br0" if source == "node" else "eth0"
     try:
-        made.connect((to, port, 0, index(world, source, link)))
+        made.connect((to, port, 0, world.index(source, link)))
     except TimeoutError:
         return False
     return True
@@ -116,7 +112,7 @@ async def test_a_router_may_advertise_itself_to_it(world):
     router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
     advertisement = message(6, 134, 0, struct.pack("!BBHII", 64, 0, 1800, 0, 0))
 
-    router.sendto(advertisement, (ALL_NODES, 0, 0, index(world, "node", "br0")))
+    router.sendto(advertisement, (ALL_NODES, 0, 0, world.index("node", "br0")))
 
     eventually("a default route", lambda: "proto ra" in world.command("web", "ip", "-6", "route", "show", "default"))
 
