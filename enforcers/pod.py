@@ -15,11 +15,12 @@ from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
 from enforcers.core.patch_text import describe_parts
 from enforcers.kernel import conntrack, tables
-from enforcers.kernel.addressing import interface_of
+from enforcers.kernel.addressing import place
 from enforcers.kernel.namespaces import NoNamespace
 from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from enforcers.runtimes.runtime import Sandbox
+from schemas import addresses
 from schemas.programs import Program
 from schemas.status import PodState
 
@@ -69,7 +70,9 @@ class PodEnforcement:
         self._program: Program | None = None
         self._desired: Desired | None = None
         self._realized: Realized | None = None
-        self._interface = ""
+        self._interface: Interface | None = None
+        self._shortfall = ""
+        """What no rule on that interface reaches."""
         self._turn = asyncio.Lock()
         self._closed = False
         self._socket: NetlinkSocket | None = None
@@ -104,19 +107,21 @@ class PodEnforcement:
             await self._wrote(patch, desired)
         self._realized = after
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
+        if desired.sets and self._shortfall:
+            raise Unenforceable(self.sandbox, self._shortfall)
         return patch
 
     async def verify(self, program: Program | None, sets: Sets) -> list[str]:
         """Read the namespace and say what would have to be written so that it holds what it should; write nothing."""
         async with self._turn:
-            observed = await tables.observe(self.sandbox.netns, self._set_backend)
-            patch = compare(self._desire(program), observed, sets)
+            desired = self._placed(program, None)
+            patch = compare(desired, await tables.observe(self.sandbox.netns, self._set_backend), sets)
         return list(describe_parts(patch))
 
     def doubt(self) -> None:
         """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`."""
         self._realized = self._desired = None
-        self._interface = ""
+        self._interface = None
         self._let_go()
 
     def close(self) -> None:
@@ -212,20 +217,33 @@ class PodEnforcement:
     def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""
         if self._desired is None or program != self._program:
-            desired = desire(program, Interface(self._interface, self.mark))
-            if desired.sets and not self._interface:
-                self._interface = self._find_interface()
-                desired = desire(program, Interface(self._interface, self.mark))
+            desired = self._placed(program, self._interface)
+            if desired.sets:
+                self._interface = desired.interface
             self._program, self._desired = program, desired
         return self._desired
 
-    def _find_interface(self) -> str:
-        """The link that carries the Pod's addresses. One of another kernel, as Kata's, is not where its packets are."""
+    def _placed(self, program: Program | None, interface: Interface | None) -> Desired:
+        """What *program* asks of the *interface*; ``None``: of wherever the addresses are now, if it asks for rules."""
+        desired = desire(program, interface or Interface("", self.mark))
+        return desire(program, self._find_interface()) if desired.sets and interface is None else desired
+
+    def _find_interface(self) -> Interface:
+        """Where the Pod's addresses are. A link of another kernel, as Kata's, is not where its packets are.
+
+        Where some of them are is better than nowhere: rules go there, and what they miss is the `_shortfall`.
+        """
         sandbox = self.sandbox
         if any(fnmatchcase(sandbox.handler, pattern) for pattern in self.foreign_handlers):
             raise Unenforceable(sandbox, f"the runtime handler {sandbox.handler} keeps its traffic from this kernel")
         if not sandbox.addresses:
             raise NoAddress(sandbox)
-        if (found := interface_of(sandbox.netns, sandbox.addresses)) is None:
-            raise Unenforceable(sandbox, "no interface in its network namespace carries an address of the Pod")
-        return found
+        found = place(sandbox.netns, sandbox.addresses)
+        absent = ", ".join(map(addresses.unpack, found.absent))
+        self._shortfall = f"no interface in its network namespace carries {absent}" if absent else ""
+        if found.dead_ends:
+            self._shortfall = f"an address of the Pod is on {found.dead_ends[0]}, which no packet of others passes"
+        if not found.links:
+            nowhere = "no interface in its network namespace carries an address of the Pod"
+            raise Unenforceable(sandbox, self._shortfall if found.dead_ends else nowhere)
+        return Interface(found.links[0], self.mark, found.links[1:])

@@ -11,9 +11,11 @@ TABLE: Final = "mangle"
 """Both its hooks see packets as on the wire: before a sidecar's redirect inbound, after it outbound."""
 
 IN: Final = "EW-IN"
+IN_LINK: Final = "EW-IN-LINK"
 IN_NEW: Final = "EW-IN-NEW"
 IN_ECHO: Final = "EW-IN-ECHO"
 OUT: Final = "EW-OUT"
+OUT_LINK: Final = "EW-OUT-LINK"
 OUT_NEW: Final = "EW-OUT-NEW"
 OUT_ECHO: Final = "EW-OUT-ECHO"
 VIRTUAL: Final = "EW-VIP"
@@ -38,6 +40,8 @@ class Interface(msgspec.Struct, frozen=True, gc=False):
     name: str
     """The link that carries the Pod's addresses."""
     mark: int = DEFAULT_MARK
+    others: tuple[str, ...] = ()
+    """More links, where the addresses are not all on one."""
 
 
 def set_name(identity: str, family: Family) -> str:

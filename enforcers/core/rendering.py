@@ -74,12 +74,11 @@ def render(program: Program, interface: Interface, family: Family) -> tuple[Chai
     """The chains of *program* in one family; none where nothing isolates the Pod."""
     if program.ingress is None and program.egress is None:
         return ()
-    mark = f"{interface.mark:#x}/{interface.mark:#x}"
     chains = [
-        Chain(layout.OK, (KernelRule("", f"-j CONNMARK --set-xmark {mark}", "allowed"),)),
-        _entry(layout.IN, layout.IN_NEW, mark),
+        Chain(layout.OK, (KernelRule("", f"-j CONNMARK --set-xmark {_mark(interface)}", "allowed"),)),
+        *_entry("-i", interface, layout.IN, layout.IN_LINK, layout.IN_NEW),
         _new_inbound(program.ingress, family),
-        _entry(layout.OUT, layout.OUT_NEW, mark),
+        *_entry("-o", interface, layout.OUT, layout.OUT_LINK, layout.OUT_NEW),
         _new_outbound(program.egress, family),
     ]
     if program.egress is not None and program.egress.virtual is not None:
@@ -94,17 +93,31 @@ def render(program: Program, interface: Interface, family: Family) -> tuple[Chai
 def jumps(interface: Interface) -> dict[str, KernelRule]:
     """The first rule of each hook."""
     return {
-        "PREROUTING": KernelRule(f"-i {interface.name}", f"-j {layout.IN}", "in"),
-        "POSTROUTING": KernelRule(f"-o {interface.name}", f"-j {layout.OUT}", "out"),
+        "PREROUTING": KernelRule(_one("-i", interface), f"-j {layout.IN}", "in"),
+        "POSTROUTING": KernelRule(_one("-o", interface), f"-j {layout.OUT}", "out"),
     }
 
 
-def _entry(name: str, new: str, mark: str) -> Chain:
-    return Chain(
+def _one(flag: str, interface: Interface) -> str:
+    """The only link; of several, the chain behind the jump asks."""
+    return "" if interface.others else f"{flag} {interface.name}"
+
+
+def _mark(interface: Interface) -> str:
+    return f"{interface.mark:#x}/{interface.mark:#x}"
+
+
+def _entry(flag: str, interface: Interface, name: str, link: str, new: str) -> Iterator[Chain]:
+    """Of several links the chain *name* asks, and leads to the chain *link*, which then is the entry."""
+    if interface.others:
+        links = (interface.name, *interface.others)
+        yield Chain(name, tuple(KernelRule(f"{flag} {each}", f"-g {link}", "link") for each in links))
+        name = link
+    yield Chain(
         name,
         (
             KernelRule("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", f"-g {new}", "initial-syn"),
-            KernelRule(f"-m connmark --mark {mark}", "-j RETURN", "allowed-before"),
+            KernelRule(f"-m connmark --mark {_mark(interface)}", "-j RETURN", "allowed-before"),
             KernelRule("", f"-g {new}", "new"),
         ),
     )

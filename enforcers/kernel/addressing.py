@@ -1,24 +1,50 @@
-"""Addresses of a namespace, from the kernel: which link carries a Pod's, and all that the node itself has."""
+"""Addresses of a namespace, from the kernel: which links carry a Pod's, and all that the node itself has."""
 
 import asyncio
-import socket
 import struct
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message
-from enforcers.kernel.namespaces import inside
 from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
 
 GETADDR, NEWADDR = 22, 20
 GETLINK, NEWLINK = 18, 16
 ADDRESS, LOCAL = 1, 2
-LINK_INFO, PORT_KIND = 18, 4
+LINK_NAME, LOWER_LINK, LINK_INFO, ELSEWHERE, LINK_KIND, PORT_KIND = 3, 5, 18, 37, 1, 4
+SHARING: Final = frozenset((b"vlan", b"macvlan", b"ipvlan"))
+"""Kinds of links that leave what is not theirs to the link below."""
+LOOPBACK_TYPE: Final = 772
+"""ARPHRD_LOOPBACK."""
 CHANGES: Final = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
 LOOPBACK: Final = (b"\x7f", b"\0" * 15 + b"\x01")
 LINK_LOCAL: Final = b"\xfe\x80"
+
+
+class Link(msgspec.Struct, frozen=True, gc=False):
+    """A network interface."""
+
+    name: str
+    is_dead_end: bool
+    """Loopback, or a dummy: packets of others neither arrive on it nor leave by it."""
+    is_bridge_port: bool
+    below: int = 0
+    """The index of the link that it shares; 0: none in this namespace."""
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where in a namespace certain addresses are."""
+
+    links: tuple[str, ...] = ()
+    """The names of the links that carry any of them, and of those below: Linux answers for an address on any link."""
+    dead_ends: tuple[str, ...] = ()
+    """Those of links that no packet of others passes: it takes one that carries none of the addresses."""
+    absent: tuple[bytes, ...] = ()
+    """On no link. Not those of a family of which the namespace has no address at all: it is switched off there."""
 
 
 def addresses(path: Path) -> dict[bytes, int]:
@@ -28,36 +54,59 @@ def addresses(path: Path) -> dict[bytes, int]:
     comes or goes brings or takes one, so that all other Pods of its node would be written to each time.
     """
     with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
-        ports = _bridge_ports(netlink)
-        found: dict[bytes, int] = {}
-        for kind, body in netlink.dump(message(GETADDR, REQUEST | DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0))):
-            if kind != NEWADDR:
-                continue
-            index = struct.unpack_from("=I", body, 4)[0]
-            parts = dict(attributes(body[8:]))
-            address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
-            if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
-                continue
-            if index in ports and address.startswith(LINK_LOCAL):
-                continue
-            found[address] = index
-        return found
+        return _addresses(netlink, _links(netlink))
 
 
-def _bridge_ports(netlink: NetlinkSocket) -> set[int]:
-    """Indices of the links that belong to a bridge."""
-    ports: set[int] = set()
+def place(path: Path, wanted: Collection[bytes]) -> Placement:
+    """Find the addresses *wanted* in the namespace."""
+    with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
+        links = _links(netlink)
+        found = _addresses(netlink, links)
+    indices = {found[each] for each in wanted if each in found}
+    while below := {links[index].below for index in indices if index in links} - indices - {0}:
+        indices |= below
+    carrying = [links[index] for index in sorted(indices & links.keys())]
+    families = {len(each) for each in found}
+    return Placement(
+        links=tuple(link.name for link in carrying if not link.is_dead_end),
+        dead_ends=tuple(link.name for link in carrying if link.is_dead_end),
+        absent=tuple(each for each in wanted if each not in found and len(each) in families),
+    )
+
+
+def _addresses(netlink: NetlinkSocket, links: Mapping[int, Link]) -> dict[bytes, int]:
+    found: dict[bytes, int] = {}
+    for kind, body in netlink.dump(message(GETADDR, REQUEST | DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0))):
+        if kind != NEWADDR:
+            continue
+        index = struct.unpack_from("=I", body, 4)[0]
+        parts = dict(attributes(body[8:]))
+        address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
+        if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
+            continue
+        if address.startswith(LINK_LOCAL) and index in links and links[index].is_bridge_port:
+            continue
+        found[address] = index
+    return found
+
+
+def _links(netlink: NetlinkSocket) -> dict[int, Link]:
+    """By index."""
+    found: dict[int, Link] = {}
     for kind, body in netlink.dump(message(GETLINK, REQUEST | DUMP, struct.pack("=BxHiII", 0, 0, 0, 0, 0))):
-        information = dict(attributes(dict(attributes(body[16:])).get(LINK_INFO, b"")))
-        if kind == NEWLINK and information.get(PORT_KIND, b"").rstrip(b"\0") == b"bridge":
-            ports.add(struct.unpack_from("=i", body, 4)[0])
-    return ports
-
-
-def interface_of(path: Path, wanted: Collection[bytes]) -> str | None:
-    """The name of the link that carries any of the addresses *wanted*; ``None``: none does (yet)."""
-    index = next((index for address, index in addresses(path).items() if address in wanted), None)
-    return None if index is None else inside(path, lambda: socket.if_indextoname(index))
+        if kind != NEWLINK:
+            continue
+        hardware, index = struct.unpack_from("=2xHi", body)
+        parts = dict(attributes(body[16:]))
+        information = {kind: value.rstrip(b"\0") for kind, value in attributes(parts.get(LINK_INFO, b""))}
+        shares = information.get(LINK_KIND) in SHARING
+        found[index] = Link(
+            name=parts.get(LINK_NAME, b"").rstrip(b"\0").decode(errors="replace"),
+            is_dead_end=hardware == LOOPBACK_TYPE or information.get(LINK_KIND) == b"dummy",
+            is_bridge_port=information.get(PORT_KIND) == b"bridge",
+            below=struct.unpack("=I", parts[LOWER_LINK])[0] if shares and ELSEWHERE not in parts else 0,
+        )
+    return found
 
 
 async def watch_addresses(path: Path) -> AsyncGenerator[frozenset[bytes]]:

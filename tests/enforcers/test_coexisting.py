@@ -214,4 +214,4 @@ async def test_no_packet_slips_through_while_rules_are_rewritten(world):
 def _default_drop(world: World) -> str:
     """The rule that drops what no rule allows, with its counters."""
     saved = world.command("web", "iptables-nft-save", "-c")
-    return next(line for line in saved.splitlines() if ":default-" in line)
+    return next(line for line in saved.splitlines() if "EW-IN-NEW " in line and ":default-" in line)

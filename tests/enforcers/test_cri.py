@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcers.kernel.addressing import interface_of
+from enforcers.kernel.addressing import place
 from enforcers.runtimes.cri import CriRuntime
 from enforcers.runtimes.runtime import Sandbox
 from tests.components.kubernetes.cluster import Cluster
@@ -44,7 +44,7 @@ async def test_a_pod_is_seen_by_its_events_with_its_namespace_and_containers_and
 
         assert found.uid == uid
         assert ".".join(map(str, found.addresses[0])) == address
-        assert interface_of(found.netns, found.addresses) == "eth0"
+        assert place(found.netns, found.addresses).links == ("eth0",)
         assert (found.containers[0].name, found.containers[0].image.rpartition("/")[2]) == ("main", last(AGNHOST))
         assert not named(await runtime.sandboxes(), "on-the-host")
         assert runtime.description.startswith("containerd ")
