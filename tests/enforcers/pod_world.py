@@ -48,6 +48,7 @@ class World:
     def __init__(self) -> None:
         self.prefix = f"ewt-{secrets.token_hex(3)}"
         self.sockets = contextlib.ExitStack()
+        self.names = list(NUMBERS)
 
     def path(self, name: str) -> Path:
         return Path("/run/netns") / f"{self.prefix}-{name}"
@@ -75,12 +76,23 @@ class World:
                 name, "ip", "-batch", "-", text="\n".join([*_address_lines(name, "eth0"), "link set lo up", ""])
             )
 
+    def ip(self, name: str, *lines: str) -> None:
+        """Run lines of ``ip -batch``."""
+        self.command(name, "ip", "-batch", "-", text="\n".join([*lines, ""]))
+
+    def nest(self, name: str, *lines: str) -> None:
+        """A namespace behind the Pod: its link eth0 leads to the Pod's link in0. *lines* of ip set it up."""
+        subprocess.run(["ip", "netns", "add", f"{self.prefix}-{name}"], check=True)
+        self.names.append(name)
+        self.ip("web", f"link add in0 type veth peer name eth0 netns {self.prefix}-{name}", "link set in0 up")
+        self.ip(name, "link set lo up", "link set eth0 up", *lines)
+
     def remove(self) -> None:
         self.sockets.close()
         subprocess.run(["ip", "-force", "-batch", "-"], input=self._names("del"), text=True, check=False)
 
     def _names(self, verb: str) -> str:
-        return "".join(f"netns {verb} {self.prefix}-{name}\n" for name in NUMBERS)
+        return "".join(f"netns {verb} {self.prefix}-{name}\n" for name in self.names)
 
     def sandbox(self) -> Sandbox:
         return Sandbox(

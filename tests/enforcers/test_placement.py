@@ -29,10 +29,6 @@ CLOSED = program(ingress=isolated(), egress=isolated())
 SECOND = {"web": "10.78.1.2", "a": "10.78.1.3"}
 
 
-def ip(world: World, name: str, *lines: str) -> None:
-    world.command(name, "ip", "-batch", "-", text="\n".join([*lines, ""]))
-
-
 def addressed(link: str) -> list[str]:
     """Lines that give the Pod's addresses to *link* of its namespace."""
     return [f"addr add {address('web')}/24 dev {link}", f"addr add {address('web', 6)}/64 dev {link} nodad"]
@@ -49,9 +45,9 @@ def bare(world: World) -> list[str]:
 def second_network(world: World) -> None:
     """A network between the Pod and `a` of which the runtime tells nothing."""
     target = f"{world.prefix}-a"
-    ip(world, "web", f"link add net1 type veth peer name net1 netns {target}")
+    world.ip("web", f"link add net1 type veth peer name net1 netns {target}")
     for name, given in SECOND.items():
-        ip(world, name, f"addr add {given}/24 dev net1", "link set net1 up")
+        world.ip(name, f"addr add {given}/24 dev net1", "link set net1 up")
 
 
 def reaches(world: World, source: str, to: str, port: int = 80) -> bool:
@@ -80,7 +76,7 @@ def listen(world: World, name: str, port: int = 80) -> None:
 async def test_addresses_on_a_link_above_the_first_are_guarded_there_and_below_where_that_answers_too(
     world, above, links
 ):
-    ip(world, "web", *bare(world), *above, "link set up0 up", *addressed("up0"))
+    world.ip("web", *bare(world), *above, "link set up0 up", *addressed("up0"))
     for family in (4, 6):
         world.listen("web", 80, family)
         assert world.reaches("a", "web", 80, family)
@@ -96,8 +92,8 @@ async def test_addresses_on_a_link_above_the_first_are_guarded_there_and_below_w
 def test_a_link_below_in_another_namespace_is_not_taken_for_the_one_of_that_number_here(world):
     assert world.index("node", "br0") == world.index("web", "eth0")
     target = f"{world.prefix}-web"
-    ip(world, "node", f"link add link br0 name up0 netns {target} type macvlan mode bridge")
-    ip(world, "web", *bare(world), "link set up0 up", *addressed("up0"))
+    world.ip("node", f"link add link br0 name up0 netns {target} type macvlan mode bridge")
+    world.ip("web", *bare(world), "link set up0 up", *addressed("up0"))
 
     assert place(world.path("web"), both("web")).links == ("up0",)
 
@@ -105,16 +101,15 @@ def test_a_link_below_in_another_namespace_is_not_taken_for_the_one_of_that_numb
 async def test_addresses_of_each_family_on_a_link_of_its_own_are_guarded_on_both_in_both(world):
     """Also what comes in by the one link in the family whose address is on the other."""
     target = f"{world.prefix}-web"
-    ip(world, "node", f"link add to-web2 type veth peer name eth1 netns {target}", "link set to-web2 master br0 up")
-    ip(
-        world,
+    world.ip("node", f"link add to-web2 type veth peer name eth1 netns {target}", "link set to-web2 master br0 up")
+    world.ip(
         "web",
         f"addr del {address('web', 6)}/64 dev eth0",
         f"addr add {address('web', 6)}/64 dev eth1 nodad",
         "addr add 169.254.7.2/24 dev eth1",
         "link set eth1 up",
     )
-    ip(world, "a", "addr add 169.254.7.3/24 dev eth0")
+    world.ip("a", "addr add 169.254.7.3/24 dev eth0")
     for family in (4, 6):
         world.listen("web", 80, family)
     listen(world, "web", 81)
@@ -134,9 +129,8 @@ async def test_addresses_of_each_family_on_a_link_of_its_own_are_guarded_on_both
 async def test_such_a_pod_that_closes_again_after_all_was_on_one_link_changes_in_one_step(world):
     target = f"{world.prefix}-web"
     pod = await enforced(world, DENY, sets())
-    ip(world, "node", f"link add to-web2 type veth peer name eth1 netns {target}", "link set to-web2 master br0 up")
-    ip(
-        world,
+    world.ip("node", f"link add to-web2 type veth peer name eth1 netns {target}", "link set to-web2 master br0 up")
+    world.ip(
         "web",
         f"addr del {address('web', 6)}/64 dev eth0",
         f"addr add {address('web', 6)}/64 dev eth1 nodad",
@@ -148,7 +142,7 @@ async def test_such_a_pod_that_closes_again_after_all_was_on_one_link_changes_in
     await pod.realize(DENY, sets())
     assert not world.reaches("a", "web", 80, 6)
 
-    ip(world, "web", "link del eth1", f"addr add {address('web', 6)}/64 dev eth0 nodad")
+    world.ip("web", "link del eth1", f"addr add {address('web', 6)}/64 dev eth0 nodad")
     pod.doubt()
     await pod.realize(DENY, sets())
     assert not world.reaches("a", "web", 80, 6)
@@ -158,7 +152,7 @@ async def test_such_a_pod_that_closes_again_after_all_was_on_one_link_changes_in
 async def test_a_link_that_was_renamed_is_found_anew_and_no_rule_stays_at_its_old_name(world):
     world.listen("web", 80)
     pod = await enforced(world, DENY, sets())
-    ip(world, "web", "link set eth0 down", "link set eth0 name net0", "link set net0 up", *addressed("net0")[1:])
+    world.ip("web", "link set eth0 down", "link set eth0 name net0", "link set net0 up", *addressed("net0")[1:])
 
     assert await pod.verify(DENY, sets()) != []
     pod.doubt()
@@ -170,20 +164,20 @@ async def test_a_link_that_was_renamed_is_found_anew_and_no_rule_stays_at_its_ol
 
 async def test_an_address_that_comes_late_is_told_and_the_others_are_guarded_meanwhile(world):
     world.listen("web", 80)
-    ip(world, "web", f"addr del {address('web', 6)}/64 dev eth0")
+    world.ip("web", f"addr del {address('web', 6)}/64 dev eth0")
     async with running(world, Told(told(1, DENY, clients=set()))) as cven:
         await until("the Pod to be unenforceable", lambda: cven.state_of("uid-web") is PodState.UNENFORCEABLE)
         assert address("web", 6) in cven.exceptions[0].reason
         assert not world.reaches("a", "web", 80)
 
-        ip(world, "web", f"addr add {address('web', 6)}/64 dev eth0 nodad")
+        world.ip("web", f"addr add {address('web', 6)}/64 dev eth0 nodad")
         await until("the Pod to be enforced", lambda: cven.state_of("uid-web") is PodState.ENFORCED)
         await realized(cven, 1)
         assert cven.exceptions == ()
 
 
 async def test_of_an_address_that_packets_reach_by_another_link_nothing_is_claimed(world):
-    ip(world, "web", *bare(world), *addressed("lo"))
+    world.ip("web", *bare(world), *addressed("lo"))
 
     with pytest.raises(Unenforceable, match="on lo"):
         await pod_of(world).realize(DENY, sets())
@@ -191,7 +185,7 @@ async def test_of_an_address_that_packets_reach_by_another_link_nothing_is_claim
 
 
 async def test_every_address_on_the_link_is_guarded_told_or_not(world):
-    ip(world, "web", "addr add 10.77.1.200/24 dev eth0", "addr add fd77::200/64 dev eth0 nodad")
+    world.ip("web", "addr add 10.77.1.200/24 dev eth0", "addr add fd77::200/64 dev eth0 nodad")
     listen(world, "web")
     assert reaches(world, "a", "10.77.1.200")
 
