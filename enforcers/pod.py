@@ -67,6 +67,8 @@ class PodEnforcement:
         """Patches written."""
         self.audit_due = False
         """Whether something was written since the connections were last judged that may forbid one of them."""
+        self.problems: tuple[str, ...] = ()
+        """What else decides about its packets, as of the last time that its namespace was read."""
         self._program: Program | None = None
         self._desired: Desired | None = None
         self._realized: Realized | None = None
@@ -187,6 +189,9 @@ class PodEnforcement:
     async def _observe(self, desired: Desired, sets: Sets) -> Observed:
         """Read the namespace; if connections were tracked for us before, judge them before any passes by its mark."""
         observed = await tables.observe(self.sandbox.netns, self._set_backend)
+        news, self.problems = observed.problems != self.problems, observed.problems
+        if news and self.problems:
+            _log.warning("others' rules", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", found=self.problems)
         if desired.sets and not observed and self._program is not None:
             await self._audit(self._program, sets, dict)
         return observed

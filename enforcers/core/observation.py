@@ -60,6 +60,8 @@ class Observed(msgspec.Struct, frozen=True):
     """As in `ObservedSets`."""
     leftovers: tuple[str, ...] = ()
     """As in `ObservedSets`."""
+    problems: tuple[str, ...] = ()
+    """Of others' making, for people: what may decide about packets beside our rules."""
 
     def __bool__(self) -> bool:
         tables = any(table.chains or any(table.jumps.values()) for table in self.tables.values())

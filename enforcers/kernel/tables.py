@@ -9,6 +9,7 @@ from enforcers.core.counting import parse_counters
 from enforcers.core.difference import Patch
 from enforcers.core.layout import FAMILIES, TABLE, Family
 from enforcers.core.observation import Observed, ObservedTable, parse_table
+from enforcers.kernel.legacy_tables import legacy_problems
 from enforcers.kernel.namespaces import run
 from enforcers.kernel.set_backends import SetBackend
 from schemas.local import RuleCounter
@@ -19,10 +20,12 @@ PREFIXES: Final[dict[Family, str]] = {4: "iptables-nft", 6: "ip6tables-nft"}
 
 async def observe(namespace: Path, sets: SetBackend) -> Observed:
     """Read what is there of ours. Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`."""
-    tables, found = await asyncio.gather(
-        asyncio.gather(*(_observe_table(namespace, family) for family in FAMILIES)), sets.read()
+    tables, found, problems = await asyncio.gather(
+        asyncio.gather(*(_observe_table(namespace, family) for family in FAMILIES)),
+        sets.read(),
+        legacy_problems(namespace),
     )
-    return Observed(dict(zip(FAMILIES, tables, strict=True)), found.members, found.leftovers)
+    return Observed(dict(zip(FAMILIES, tables, strict=True)), found.members, found.leftovers, problems)
 
 
 async def _observe_table(namespace: Path, family: Family) -> ObservedTable:

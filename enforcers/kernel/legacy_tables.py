@@ -1,0 +1,40 @@
+"""Whether a namespace also has rules of iptables-legacy, of which nftables and its tools know nothing."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from enforcers.core.layout import FAMILIES, Family
+from enforcers.core.legacy_rules import describe, named
+from enforcers.kernel.namespaces import inside, run
+
+TABLE_LISTS: Final[dict[Family, Path]] = {
+    4: Path("/proc/thread-self/net/ip_tables_names"),
+    6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
+"""Tables that someone has used in the namespace; absent where the kernel has no legacy iptables."""
+TOOLS: Final[dict[Family, str]] = {4: "iptables-legacy-save", 6: "ip6tables-legacy-save"}
+
+
+async def legacy_problems(namespace: Path) -> tuple[str, ...]:
+    """What people must know of legacy rules in *namespace*; nearly always nothing. Starts no process where none are.
+
+    Raises `NoNamespace`, `CommandFailed`.
+    """
+    used = inside(namespace, lambda: {family: _names(TABLE_LISTS[family]) for family in FAMILIES})
+    problems: list[str] = []
+    for family, tables in used.items():
+        if not tables:
+            continue
+        if shutil.which(TOOLS[family]) is None:
+            problems += (f"{named(each, family)} exists; {TOOLS[family]} is not here to read it" for each in tables)
+        else:
+            problems += describe(await run(namespace, [TOOLS[family]]), family)
+    return tuple(problems)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return []
