@@ -146,7 +146,10 @@ class Nodes:
             async with asyncio.timeout(REALIZED_SECONDS):
                 for cven in self._cvens.values():
                     await cven.realized(revision)
-                    await _caught_up(cven)
+                # A busy machine may take longer than Pods are waited for: that is late, and no failure.
+                while late := next((cven for cven in self._cvens.values() if _is_late(cven)), None):
+                    late.node.changed.clear()
+                    await late.node.changed.wait()
         except TimeoutError:
             behind = "; ".join(map(repr, self._cvens.values()))
             raise NotRealized(f"revision {revision} was not realized within {REALIZED_SECONDS:g} s: {behind}") from None
@@ -161,8 +164,5 @@ class Nodes:
             runtime.tell(sandbox for sandbox in self._lab.sandboxes(node.name) if sandbox.uid in uids)
 
 
-async def _caught_up(cven: Cven) -> None:
-    """Return when no Pod is being programmed: a busy machine may take longer than others would wait for."""
-    while any(exception.reason == LATE for exception in cven.exceptions):
-        cven.node.changed.clear()
-        await cven.node.changed.wait()
+def _is_late(cven: Cven) -> bool:
+    return any(exception.reason == LATE for exception in cven.exceptions)

@@ -24,7 +24,7 @@ def test_the_programs_on_the_nodes_agree() -> None:
 
 @pytest.mark.nats
 @pytest.mark.netns
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [("netlink",), ("restore", "-6")], ids=" ".join)
 def test_packets_agree(how: tuple[str, ...]) -> None:
     """By either backend for address sets, and in either family, whatever a case is written in."""
