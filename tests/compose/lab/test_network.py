@@ -24,6 +24,7 @@ from compose.lab.wires.wiring import wire
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("capable")]
 
 PORTS = [("TCP", 80), ("UDP", 80), ("SCTP", 80)]
+ECHO = ("ICMP", 8)
 
 
 def pod(name: str, *addresses: str, node: str = "", host_network: bool = False, uid: str = "") -> LabPod:
@@ -40,10 +41,10 @@ TRIO = (
 
 
 async def matrix(lab: Lab, version: int, ports=PORTS):
-    """(source, destination, protocol) → outcome of every pair, after listening everywhere."""
+    """(source, destination, protocol) → outcome of every pair, after listening everywhere; echo too."""
     async with Listeners() as listeners:
         listeners.want(listeners_of(lab.plan, ports))
-        answers = await probe_all(full_matrix(lab.plan, ports, version=version))
+        answers = await probe_all(full_matrix(lab.plan, [*ports, ECHO], version=version))
     for probe, answer in answers.items():
         assert answer.by in ("", "outside", probe.destination)
     return {(probe.source, probe.destination, probe.protocol): answer.outcome for probe, answer in answers.items()}
@@ -60,7 +61,7 @@ async def test_without_rules_everybody_reaches_everybody_and_itself(lab_root: Pa
     async with Lab(Layout(pods=TRIO, externals=("203.0.113.7", "2001:db8::7")), root=lab_root) as lab:
         outcomes = await matrix(lab, version)
 
-    assert len(outcomes) == (4 * 4 - 1) * len(PORTS)
+    assert len(outcomes) == (4 * 4 - 1) * len([*PORTS, ECHO])
     assert set(outcomes.values()) == {Outcome.REACHABLE}
 
 
@@ -88,17 +89,18 @@ async def test_a_drop_in_a_pods_namespace_is_seen_as_blocked(lab_root: Path, ver
         assert outcome is (Outcome.BLOCKED if touched else Outcome.REACHABLE)
 
 
-async def test_sctp_that_is_dropped_never_arrives(lab_root: Path) -> None:
+@pytest.mark.parametrize(("version", "command", "a"), [(4, "iptables", "10.244.1.10"), (6, "ip6tables", "fd00:1::10")])
+async def test_sctp_that_is_dropped_never_arrives(lab_root: Path, version: int, command: str, a: str) -> None:
     async with Lab(Layout(pods=TRIO), root=lab_root) as lab, Listeners() as listeners:
         listeners.want(listeners_of(lab.plan, [("SCTP", 80), ("SCTP", 81)]))
-        rule = "-t mangle -A PREROUTING -p sctp --dport 81 -s 10.244.1.10 -j DROP"
-        in_pod(lab, "x/c", "iptables", *rule.split())
-        probes = full_matrix(lab.plan, [("SCTP", 80), ("SCTP", 81)], version=4, sources=["x/a"])
+        rule = f"-t mangle -A PREROUTING -p sctp --dport 81 -s {a} -j DROP"
+        in_pod(lab, "x/c", command, *rule.split())
+        probes = full_matrix(lab.plan, [("SCTP", 80), ("SCTP", 81)], version=version, sources=["x/a"])
         answers = await probe_all(probes)
 
     blocked = {(probe.destination, probe.port) for probe in probes if answers[probe].outcome is Outcome.BLOCKED}
     assert blocked == {("x/c", 81)}
-    arrived = {(arrival.identity, arrival.port) for arrival in listeners.arrivals if arrival.source == "10.244.1.10"}
+    arrived = {(arrival.identity, arrival.port) for arrival in listeners.arrivals if arrival.source == a}
     assert arrived == {("x/a", 80), ("x/a", 81), ("x/b", 80), ("x/b", 81), ("x/c", 80)}
 
 
