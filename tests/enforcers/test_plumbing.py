@@ -119,6 +119,24 @@ async def test_who_may_come_in_to_it_is_judged_by_the_pods_port(world, family):
     assert not world.reaches("b", "web", 8080, family)
 
 
+async def test_that_the_way_to_it_is_narrow_is_told_to_whom_it_concerns(world, family):
+    """The Pod as a router says so itself, before the connection is known to have come about."""
+    nested(world, family)
+    world.ip("web", "link set in0 mtu 1300")
+    server = world.open_socket("inner", family)
+    server.bind((INNER[family][1], 80))
+    server.listen(16)
+    eventually("the way in", lambda: world.reaches("b", "web", 8080, family))
+    world.accept(server)
+    await enforced(world, program(ingress=isolated(rule(PORT_8080)), egress=isolated()), sets(clients=both("a")))
+    client = world.connect("a", "web", 8080, family)
+    accepted = world.accept(server)
+
+    client.sendall(bytes(20_000))
+
+    assert len(accepted.makefile("rb").read(20_000)) == 20_000
+
+
 async def test_between_it_and_the_pod_nothing_is_anybodys_business(world, family):
     nested(world, family)
     listener = world.open_socket("web", family)

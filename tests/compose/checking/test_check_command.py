@@ -48,6 +48,22 @@ def test_packets_find_a_wrong_expectation_too_and_say_what_the_programs_say(tmp_
     assert done.stdout.splitlines()[-1] == "cases 1, steps 1, cells 2, wrong 2, unsupported 0"
 
 
+@pytest.mark.netns
+def test_packets_are_enforced_by_the_backend_that_is_asked_for_and_in_ipv6_if_so_asked(tmp_path: Path) -> None:
+    expected = "cases 1, steps 1, cells 2, wrong 0, unsupported 0"
+    assert summary(check(case(tmp_path), "--engine", "packets", "--set-backend", "restore", "-6")) == expected
+
+
+def test_a_backend_without_packets_is_a_mistake_and_said_to_be_one(tmp_path: Path) -> None:
+    done = check(case(tmp_path), "--set-backend", "restore")
+    assert (done.returncode, "without --engine packets" in done.stderr) == (2, True)
+
+
+def test_a_wrong_cell_in_ipv6_is_as_wrong(tmp_path: Path) -> None:
+    done = check(wrong(tmp_path), "-6")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "cases 1, steps 1, cells 2, wrong 2, unsupported 0")
+
+
 def test_a_disputed_verdict_is_judged_as_its_oracle_says_and_that_is_printed(tmp_path: Path) -> None:
     steps = json.loads(wrong(tmp_path).read_text())["steps"]
     steps[0]["expected"] = {"tcp/80": {"shop/stranger->shop/web": "allowed"}}
