@@ -60,7 +60,8 @@ def made(sandbox: Sandbox) -> Iterator[None]:
     name = sandbox.netns.name
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        subprocess.run(["ip", "-n", name, "address", "add", "10.77.1.4/32", "dev", "lo"], check=True)
+        for line in ("link add eth0 type veth peer name far", "address add 10.77.1.4/32 dev eth0"):
+            subprocess.run(["ip", "-n", name, *line.split()], check=True)
         yield
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
