@@ -7,6 +7,7 @@ import structlog
 
 from enforcers.core.legacy_rules import describe
 from enforcers.kernel import tables
+from enforcers.kernel.set_backends import RestoreSets
 from tests.components.presence import missing
 from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, sets
 
@@ -20,7 +21,7 @@ def _legacy(world: World) -> None:
 
 
 async def problems(world: World) -> tuple[str, ...]:
-    return (await tables.observe(world.path("web"))).problems
+    return (await tables.observe(world.path("web"), RestoreSets(world.path("web")))).problems
 
 
 async def test_a_pod_without_them_has_no_such_problem_and_no_legacy_table_afterwards(world):
