@@ -36,15 +36,17 @@ Root is not needed where the kernel lets users have namespaces of their own.
 
 
 class Port(click.ParamType[tuple[str, int]]):
-    """``80``, ``UDP/53`` or ``udp/53``."""
+    """``80``, ``UDP/53`` or ``udp/53``; or ``echo``, which is ICMP's."""
 
     name = "port"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if value.lower() == "echo":
+            return "ICMP", 0
         protocol, _, number = value.rpartition("/")
         protocol = protocol.upper() or "TCP"
         if protocol not in PROTOCOLS or not number.isdigit() or not 0 < int(number) < 65536:
-            self.fail(f"{value!r} is not a port: write 80, UDP/53 or SCTP/9999", param, ctx)
+            self.fail(f"{value!r} is not a port: write 80, UDP/53, SCTP/9999 or echo", param, ctx)
         return protocol, int(number)
 
 
@@ -90,7 +92,7 @@ def up(files: Sequence[Path], nodes: Sequence[str], externals: Sequence[str], na
 @click.option("--from", "sources", multiple=True, metavar="POD", help="Only from this Pod. Repeatable.")
 @click.option("--to", "destinations", multiple=True, metavar="POD", help="Only to this Pod. Repeatable.")
 @click.option(
-    "--port", "ports", multiple=True, type=Port(), help="Instead of the declared ports: 80, UDP/53. Repeatable."
+    "--port", "ports", multiple=True, type=Port(), help="Instead of the declared ports: 80, UDP/53, echo. Repeatable."
 )
 @click.option("--services", is_flag=True, help="The Services' virtual addresses instead of Pods.")
 @click.option("-6", "version", flag_value=6, type=int, default=None, help="By IPv6; default: a Pod's first address.")

@@ -38,7 +38,9 @@ def matrix_table(answers: Mapping[Cell, Answer]) -> Table:
 
 
 def port_text(protocol: str, port: int) -> str:
-    """``80``, or ``UDP/53``: TCP goes without saying."""
+    """``80``, or ``UDP/53``: TCP goes without saying; ``echo`` for ICMP."""
+    if protocol == "ICMP":
+        return "echo"
     return str(port) if protocol == "TCP" else f"{protocol}/{port}"
 
 

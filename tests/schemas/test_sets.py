@@ -5,7 +5,8 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.sets import SetKind, block, contains
+from schemas.addresses import pack
+from schemas.sets import SetKind, block, contains, describe, echo
 
 NETWORKS = st.builds(
     lambda number, prefix: ipaddress.IPv4Network((number << 24, prefix), strict=False),
@@ -31,3 +32,8 @@ def test_the_narrowest_block_around_an_address_decides_and_an_exception_says_no(
     members = frozenset(block(network, exception=exception) for network, exception in blocks.items())
     expected = narrowest is not None and not blocks[narrowest]
     assert contains(SetKind.BLOCKS, members, address.packed, 6, 80) is expected
+
+
+def test_echo_is_told_as_what_it_is() -> None:
+    members = [echo(pack("10.0.0.1")), echo(pack("fd00::1"))]
+    assert [describe(SetKind.TUPLES, each) for each in members] == ["10.0.0.1 echo/ICMP", "fd00::1 echo/ICMPv6"]

@@ -155,6 +155,8 @@ async def test_a_lab_is_up_in_one_terminal_and_probed_from_another(terminal: Ter
         rows = json.loads(terminal.run("lab", "probe", "--from", "shop/client", "-o", "json").stdout)
         blocked = {(row["destination"], row["protocol"]) for row in rows if row["outcome"] == "blocked"}
         assert blocked == {("shop/web-0", "TCP")}
+        echo = json.loads(terminal.run("lab", "probe", "--port", "echo", "-o", "json").stdout)
+        assert {(row["protocol"], row["outcome"]) for row in echo} == {("ICMP", "reachable")}
 
         listed = terminal.run("lab", "list")
         assert "shop/web-1" in listed.stdout
