@@ -14,21 +14,24 @@ from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
 GETADDR, NEWADDR = 22, 20
 GETLINK, NEWLINK = 18, 16
 ADDRESS, LOCAL = 1, 2
-LINK_INFO, PORT_KIND = 18, 4
+LINK_NAME, LINK_INFO, PORT_KIND = 3, 18, 4
 CHANGES: Final = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
 LOOPBACK: Final = (b"\x7f", b"\0" * 15 + b"\x01")
 LINK_LOCAL: Final = b"\xfe\x80"
+SERVICES_LINK: Final = b"kube-ipvs0"
+"""Where kube-proxy in IPVS mode puts every Service's addresses, so that the node takes them for its own."""
 
 
 def addresses(path: Path) -> dict[bytes, int]:
     """Every address in the namespace, packed, with the index of its link.
 
-    Left out are loopback ones, and link-local ones of bridge ports: nobody can speak from these, and every Pod that
-    comes or goes brings or takes one, so that all other Pods of its node would be written to each time.
+    Left out are loopback ones; those of Services in IPVS mode, which are nobody's own; and link-local ones of bridge
+    ports: nobody can speak from these, and every Pod that comes or goes brings or takes one, so that all other Pods of
+    its node would be written to each time.
     """
     with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
-        ports = _bridge_ports(netlink)
+        ports, services = _special_links(netlink)
         found: dict[bytes, int] = {}
         for kind, body in netlink.dump(message(GETADDR, REQUEST | DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0))):
             if kind != NEWADDR:
@@ -38,20 +41,26 @@ def addresses(path: Path) -> dict[bytes, int]:
             address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
             if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
                 continue
-            if index in ports and address.startswith(LINK_LOCAL):
+            if index in services or (index in ports and address.startswith(LINK_LOCAL)):
                 continue
             found[address] = index
         return found
 
 
-def _bridge_ports(netlink: NetlinkSocket) -> set[int]:
-    """Indices of the links that belong to a bridge."""
+def _special_links(netlink: NetlinkSocket) -> tuple[set[int], set[int]]:
+    """Indices of the links that belong to a bridge, and of the one that holds Services."""
     ports: set[int] = set()
+    services: set[int] = set()
     for kind, body in netlink.dump(message(GETLINK, REQUEST | DUMP, struct.pack("=BxHiII", 0, 0, 0, 0, 0))):
-        information = dict(attributes(dict(attributes(body[16:])).get(LINK_INFO, b"")))
-        if kind == NEWLINK and information.get(PORT_KIND, b"").rstrip(b"\0") == b"bridge":
-            ports.add(struct.unpack_from("=i", body, 4)[0])
-    return ports
+        if kind != NEWLINK:
+            continue
+        index: int = struct.unpack_from("=i", body, 4)[0]
+        parts = dict(attributes(body[16:]))
+        if dict(attributes(parts.get(LINK_INFO, b""))).get(PORT_KIND, b"").rstrip(b"\0") == b"bridge":
+            ports.add(index)
+        if parts.get(LINK_NAME, b"").rstrip(b"\0") == SERVICES_LINK:
+            services.add(index)
+    return ports, services
 
 
 def interface_of(path: Path, wanted: Collection[bytes]) -> str | None:
