@@ -28,6 +28,7 @@ from compose.lab.probing import Answer, Outcome, probe_all
 from compose.lab.wires.checking import NotClosed, NotReady
 from enforcers.cven import Cven
 from enforcers.metrics import Metrics
+from enforcers.programming import LATE
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from streams.telemetry import Health
@@ -133,11 +134,14 @@ class Nodes:
         await cven.run(updates, asyncio.Event())
 
     async def realized(self, revision: int) -> None:
-        """Return when the rules of *revision* are in every namespace. Raises `NotRealized`."""
+        """Return when the rules of *revision* are in every namespace, late ones included. Raises `NotRealized`."""
         try:
             async with asyncio.timeout(REALIZED_SECONDS):
                 for cven in self._cvens.values():
                     await cven.realized(revision)
+                    while any(each.reason == LATE for each in cven.exceptions):
+                        cven.node.changed.clear()
+                        await cven.node.changed.wait()
         except TimeoutError:
             behind = "; ".join(map(repr, self._cvens.values()))
             raise NotRealized(f"revision {revision} was not realized within {REALIZED_SECONDS:g} s: {behind}") from None
