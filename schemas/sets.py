@@ -10,6 +10,9 @@ addresses   address                                       4            16
 blocks      network address, prefix length, exception?    6            18
 tuples      address, protocol, port (big-endian)          7            19
 =========== ============================================= ============ ============
+
+A tuple at the unspecified address (``0.0.0.0``, ``::``) means every address of whichever node enforces: kube-proxy
+answers a node port on all of them, and the API names only some.
 """
 
 import base64
@@ -35,6 +38,9 @@ class SetKind(StrEnum):
     BLOCKS = "b"
     TUPLES = "t"
 
+
+UNSPECIFIED: Final = {width: bytes(width) for width in addresses.WIDTHS.values()}
+"""The unspecified address, by width."""
 
 EXTRA_BYTES: Final = {SetKind.ADDRESSES: 0, SetKind.BLOCKS: 2, SetKind.TUPLES: 3}
 
@@ -73,6 +79,11 @@ def endpoint(address: bytes, protocol: int, port: int) -> bytes:
     return address + struct.pack(">BH", protocol, port)
 
 
+def here(member: bytes) -> bytes:
+    """The tuple *member* at every address of the node that enforces."""
+    return UNSPECIFIED[len(member) - EXTRA_BYTES[SetKind.TUPLES]] + member[-EXTRA_BYTES[SetKind.TUPLES] :]
+
+
 def unpack_block(member: bytes) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, bool]:
     """The network and whether it is an exception."""
     return ipaddress.ip_network((member[:-2], member[-2])), bool(member[-1])
@@ -85,7 +96,8 @@ def unpack_endpoint(member: bytes) -> tuple[bytes, int, int]:
 
 
 def describe(kind: SetKind, member: bytes) -> str:
-    """*member* as a person reads it: ``10.0.0.1``, ``!10.0.0.0/24``, ``10.0.0.1:80/TCP``, ``[fd00::1]:80/TCP``."""
+    """*member* as a person reads it: ``10.0.0.1``, ``!10.0.0.0/24``, ``10.0.0.1:80/TCP``, ``[fd00::1]:80/TCP``,
+    ``own node (IPv4):30080/TCP``."""
     if kind is SetKind.ADDRESSES:
         return addresses.unpack(member)
     if kind is SetKind.BLOCKS:
@@ -93,7 +105,11 @@ def describe(kind: SetKind, member: bytes) -> str:
         return f"{'!' if exception else ''}{network}"
     address, protocol, port = unpack_endpoint(member)
     host = addresses.unpack(address)
-    return f"{f'[{host}]' if ':' in host else host}:{port}/{addresses.PROTOCOL_NAMES.get(protocol, protocol)}"
+    if address in UNSPECIFIED.values():
+        host = f"own node (IPv{addresses.family(address)})"
+    elif ":" in host:
+        host = f"[{host}]"
+    return f"{host}:{port}/{addresses.PROTOCOL_NAMES.get(protocol, protocol)}"
 
 
 def contains(kind: SetKind, members: Collection[bytes], address: bytes, protocol: int, port: int) -> bool:

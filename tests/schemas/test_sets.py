@@ -5,7 +5,8 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.sets import SetKind, block, contains
+from schemas.addresses import TCP
+from schemas.sets import SetKind, block, contains, describe, endpoint, here
 
 NETWORKS = st.builds(
     lambda number, prefix: ipaddress.IPv4Network((number << 24, prefix), strict=False),
@@ -31,3 +32,10 @@ def test_the_narrowest_block_around_an_address_decides_and_an_exception_says_no(
     members = frozenset(block(network, exception=exception) for network, exception in blocks.items())
     expected = narrowest is not None and not blocks[narrowest]
     assert contains(SetKind.BLOCKS, members, address.packed, 6, 80) is expected
+
+
+def test_a_tuple_at_every_address_of_the_own_node_reads_as_that() -> None:
+    for family, text in ((4, "172.18.0.2"), (6, "fd01::2")):
+        member = here(endpoint(ipaddress.ip_address(text).packed, TCP, 30080))
+        assert here(member) == member
+        assert describe(SetKind.TUPLES, member) == f"own node (IPv{family}):30080/TCP"

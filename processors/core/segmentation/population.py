@@ -28,8 +28,8 @@ class Population:
         """Cohorts whose policies, or whose need for them, may have changed in this batch."""
         self.changed: dict[Workload, None] = {}
         """Pods whose program may have changed in this batch, those that are gone included."""
-        self.moved: dict[tuple[bytes, Cohort], None] = {}
-        """Addresses that joined, left or changed node in a cohort in this batch."""
+        self.moved: dict[tuple[bytes, Cohort, Workload], None] = {}
+        """Addresses that joined, left or changed node in a cohort in this batch, and whose they are or were."""
         self._ledger = ledger
         self._mode_of = mode_of
         self._places: dict[str, Place] = {}
@@ -208,7 +208,7 @@ class Population:
         if owner is None or owner.cohort is None:
             return
         owner.owned.discard(address)
-        self.moved[address, owner.cohort] = None
+        self.moved[address, owner.cohort, owner] = None
         for selection in owner.cohort.selections:
             if selection.live:
                 _discard(selection, owner.cohort, address)
@@ -217,7 +217,7 @@ class Population:
         if owner is None or owner.cohort is None:
             return
         owner.owned.add(address)
-        self.moved[address, owner.cohort] = None
+        self.moved[address, owner.cohort, owner] = None
         for selection in owner.cohort.selections:
             if selection.live:
                 _add(selection, owner.cohort, address)
