@@ -198,7 +198,7 @@ def _keep(cven: Cven) -> Kept:
         revision=cven.revision,
         programs=tuple(policy.programs[uid] for uid in sorted(policy.programs)),
         sets={
-            identity: (sets.pack_members(tracked.members, 4), sets.pack_members(tracked.members, 6))
+            identity: (sets.pack_members(tracked.told, 4), sets.pack_members(tracked.told, 6))
             for identity, tracked in sorted(policy.sets.items())
         },
     )

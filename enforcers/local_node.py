@@ -135,6 +135,7 @@ class LocalNode:
     def take_addresses(self, found: frozenset[bytes]) -> None:
         """The node has the addresses *found*."""
         wanted = found | self._fixed
+        self.policy.take_addresses(wanted)
         if self._addresses.change(wanted, self._addresses.members - wanted) or not self._addressed:
             self.mark_dirty(self.pods)
         self._addressed = True

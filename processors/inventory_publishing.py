@@ -1,11 +1,14 @@
 """Publishing the inventory: off the policy path, and never at its cost."""
 
 import asyncio
+from collections.abc import Set
 from typing import Final
+
+import structlog
 
 from processors.core.cluster_fold import ClusterFold
 from processors.settings import ProcessorSettings
-from schemas.reports import encode_report
+from schemas.reports import Trouble, encode_report
 from streams.inventory_bucket import InventoryWriter
 from streams.nats_bus import NatsBus
 
@@ -14,6 +17,8 @@ DESCRIBE_AT_ONCE: Final = 50
 SHARE: Final = 0.25
 """Part of the time that describing may take: the larger the cluster, the longer the pauses."""
 FLUSH_SECONDS: Final = 0.02
+
+_log = structlog.get_logger("processors.inventory")
 
 
 async def publish_inventory(bus: NatsBus, fold: ClusterFold, settings: ProcessorSettings) -> None:
@@ -26,7 +31,7 @@ async def publish_inventory(bus: NatsBus, fold: ClusterFold, settings: Processor
         bus, inventory.cluster, settings.name, replicas=settings.replicas, coalesce_seconds=FLUSH_SECONDS
     )
     inventory.begin_again(await writer.take_over())
-    loop = asyncio.get_running_loop()
+    loop, told = asyncio.get_running_loop(), frozenset[Trouble]()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(writer.run(), name=f"{inventory.cluster}: inventory bucket")
         while True:
@@ -37,4 +42,15 @@ async def publish_inventory(bus: NatsBus, fold: ClusterFold, settings: Processor
                     writer.put(key, None if report is None else encode_report(report))
                 spent += loop.time() - began
                 await asyncio.sleep(0)
+            told = tell_warnings(inventory.cluster, told, inventory.warnings)
             await asyncio.sleep(max(settings.inventory_seconds, spent / SHARE))
+
+
+def tell_warnings(cluster: str, before: Set[Trouble], now: frozenset[Trouble]) -> frozenset[Trouble]:
+    """Log every warning that is among *now* and was not *before*, and the other way round. Returns *now*."""
+    log = _log.bind(cluster=cluster)
+    for trouble in sorted(before - now):
+        log.info("warning ended", object=trouble.object, message=trouble.message)
+    for trouble in sorted(now - before):
+        log.warning("warning", object=trouble.object, message=trouble.message)
+    return now

@@ -28,6 +28,9 @@ class ProcessorSettings(Settings, frozen=True, kw_only=True):
     eastwest's own namespace is idle; keep that when adding others."""
     partial_service: PartialService = PartialService.DENY
     """What becomes of a Service of which only some endpoints are allowed: ``deny`` (default), or ``allow``."""
+    allow_own_node_egress: bool = True
+    """Whether Pods whose egress is isolated may reach their own node's addresses, but for node ports. If not: where a
+    policy allows it. Default: true."""
     replicas: int = 1
     """Copies of the policy stream and the inventory bucket; 3 with a NATS cluster of three or more. Default: 1."""
     take_over_seconds: float = 5.0
@@ -56,4 +59,5 @@ class ProcessorSettings(Settings, frozen=True, kw_only=True):
             default_mode=self.default_mode,
             namespace_modes=self.namespace_modes,
             partial_service=self.partial_service,
+            allow_own_node_egress=self.allow_own_node_egress,
         )

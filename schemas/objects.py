@@ -233,6 +233,17 @@ class EndpointConditions(Projected, frozen=True, gc=False):
     terminating: bool | None = None
 
 
+class Hint(Projected, frozen=True, gc=False):
+    name: str = ""
+
+
+class EndpointHints(Projected, frozen=True, gc=False):
+    """Who is to use an endpoint, where not everybody (KEP-2433, KEP-3015)."""
+
+    for_zones: tuple[Hint, ...] | None = None
+    for_nodes: tuple[Hint, ...] | None = None
+
+
 class TargetReference(Projected, frozen=True, gc=False):
     kind: str = ""
     namespace: str = ""
@@ -245,6 +256,7 @@ class Endpoint(Projected, frozen=True, gc=False):
     conditions: EndpointConditions = EndpointConditions()
     target_ref: TargetReference | None = None
     node_name: str | None = None
+    hints: EndpointHints | None = None
 
 
 class EndpointPort(Projected, frozen=True, gc=False):

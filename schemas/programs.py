@@ -64,7 +64,8 @@ class Virtual(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addresses: str
     """Set of the addresses that are virtual whatever the port (ClusterIPs)."""
     ports: str
-    """Set of the (address, protocol, port) that are virtual: external and load-balancer addresses, NodePorts."""
+    """Set of the (address, protocol, port) that are virtual: external and load-balancer addresses, NodePorts. Those of
+    the own node are at the unspecified address beside: it has more addresses than the API knows."""
     allowed: tuple[str, ...]
     """Sets of the virtual (address, protocol, port) that this Pod may reach; no other virtual address passes."""
 
@@ -78,6 +79,8 @@ class Direction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     """Sorted by policy, then in the policy's order."""
     virtual: Virtual | None = None
     """Egress only."""
+    own_node: bool = True
+    """Whether the own node's addresses pass before the rules. Inbound always: kubelet's probes come from there."""
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

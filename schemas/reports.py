@@ -179,7 +179,7 @@ class ContainerWorkload(Report, frozen=True, kw_only=True):
     policies_total: int = 0
     """How many there are."""
     caveats: tuple[str, ...] = ()
-    """Why its rules may not hold inside it: it may edit them, or send packets past them."""
+    """Why its rules may not hold: it may edit them, or send packets past them, or its node lets others in."""
     created: str = ""
     """When the object was created, RFC 3339."""
 

@@ -12,6 +12,9 @@ tuples      address, protocol, port (big-endian)          7            19
 =========== ============================================= ============ ============
 
 The port of ICMP is its type and code, as everywhere in ipset: an echo request is ``8 << 8``, in IPv6 ``128 << 8``.
+
+A tuple at the unspecified address (``0.0.0.0``, ``::``) means every address of whichever node enforces: kube-proxy
+answers a node port on all of them, and the API names only some.
 """
 
 import base64
@@ -37,6 +40,9 @@ class SetKind(StrEnum):
     BLOCKS = "b"
     TUPLES = "t"
 
+
+UNSPECIFIED: Final = {width: bytes(width) for width in addresses.WIDTHS.values()}
+"""The unspecified address, by width."""
 
 EXTRA_BYTES: Final = {SetKind.ADDRESSES: 0, SetKind.BLOCKS: 2, SetKind.TUPLES: 3}
 
@@ -86,6 +92,11 @@ def icmp_port(message_type: int) -> int:
     return message_type << 8
 
 
+def here(member: bytes) -> bytes:
+    """The tuple *member* at every address of the node that enforces."""
+    return UNSPECIFIED[len(member) - EXTRA_BYTES[SetKind.TUPLES]] + member[-EXTRA_BYTES[SetKind.TUPLES] :]
+
+
 def unpack_block(member: bytes) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, bool]:
     """The network and whether it is an exception."""
     return ipaddress.ip_network((member[:-2], member[-2])), bool(member[-1])
@@ -99,7 +110,7 @@ def unpack_endpoint(member: bytes) -> tuple[bytes, int, int]:
 
 def describe(kind: SetKind, member: bytes) -> str:
     """*member* as a person reads it: ``10.0.0.1``, ``!10.0.0.0/24``, ``10.0.0.1:80/TCP``, ``[fd00::1]:80/TCP``,
-    ``10.0.0.1 echo/ICMP``."""
+    ``10.0.0.1 echo/ICMP``, ``own node (IPv4):30080/TCP``."""
     if kind is SetKind.ADDRESSES:
         return addresses.unpack(member)
     if kind is SetKind.BLOCKS:
@@ -109,7 +120,11 @@ def describe(kind: SetKind, member: bytes) -> str:
     host = addresses.unpack(address)
     if protocol in addresses.ECHO:
         return f"{host} echo/{addresses.PROTOCOL_NAMES[protocol]}"
-    return f"{f'[{host}]' if ':' in host else host}:{port}/{addresses.PROTOCOL_NAMES.get(protocol, protocol)}"
+    if address in UNSPECIFIED.values():
+        host = f"own node (IPv{addresses.family(address)})"
+    elif ":" in host:
+        host = f"[{host}]"
+    return f"{host}:{port}/{addresses.PROTOCOL_NAMES.get(protocol, protocol)}"
 
 
 def contains(kind: SetKind, members: Collection[bytes], address: bytes, protocol: int, port: int) -> bool:

@@ -31,7 +31,7 @@ class Reason(StrEnum):
     """A Pod cannot block itself: own-address traffic never leaves it."""
     NOT_ISOLATED = "not isolated"
     OWN_NODE = "own node"
-    """The Pod's own node may always connect in, and be reached."""
+    """The Pod's own node may always connect in; and be reached, unless a setting says otherwise."""
     INFRASTRUCTURE = "infrastructure"
     """Neighbour discovery and multicast listener messages."""
     RULE = "rule"
@@ -113,13 +113,17 @@ def judge_egress(program: Program | None, flow: Flow, members: Members, node: Co
         return INFRASTRUCTURE
     direction = program.egress
     if (virtual := direction.virtual) is not None and (
-        _holds(virtual.addresses, flow.destination, flow, members)
-        or _holds(virtual.ports, flow.destination, flow, members)
+        _holds(virtual.addresses, flow.destination, flow, members) or _has_door(virtual.ports, flow, members, node)
     ):
-        if any(_holds(identity, flow.destination, flow, members) for identity in virtual.allowed):
+        if any(_has_door(identity, flow, members, node) for identity in virtual.allowed):
             return VIRTUAL_ALLOWED
         return _blocked(Reason.VIRTUAL, Denial.VIRTUAL, direction)
-    if flow.destination in node:
+    return judge_endpoint(direction, flow, members, node)
+
+
+def judge_endpoint(direction: Direction, flow: Flow, members: Members, node: Collection[bytes] = ()) -> Judgement:
+    """Judge *flow*, whose destination is surely no virtual address, by the egress *direction*."""
+    if direction.own_node and flow.destination in node:
         return OWN_NODE
     return judge_rules(direction, flow.destination, flow, members)
 
@@ -149,5 +153,16 @@ def _covers(ports: PortRange, flow: Flow) -> bool:
 
 
 def _holds(identity: str, peer: bytes, flow: Flow, members: Members) -> bool:
-    port = sets.icmp_port(flow.port) if flow.protocol in ECHO else flow.port
-    return sets.contains(sets.kind_of(identity), members(identity), peer, flow.protocol, port)
+    return sets.contains(sets.kind_of(identity), members(identity), peer, flow.protocol, _port(flow))
+
+
+def _has_door(identity: str, flow: Flow, members: Members, node: Collection[bytes]) -> bool:
+    """Whether the tuples hold *flow*'s destination: by its address, or as one of the node's own."""
+    door = sets.endpoint(flow.destination, flow.protocol, _port(flow))
+    found = members(identity)
+    return door in found or (flow.destination in node and sets.here(door) in found)
+
+
+def _port(flow: Flow) -> int:
+    """What stands for it in a set."""
+    return sets.icmp_port(flow.port) if flow.protocol in ECHO else flow.port

@@ -141,7 +141,7 @@ class Feed:
         sets: dict[str, frozenset[bytes]] = {}
         for node in self.nodes.values():
             for identity, tracked in node.state.sets.items():
-                if sets.setdefault(identity, frozenset(tracked.members)) != tracked.members:
+                if sets.setdefault(identity, frozenset(tracked.told)) != tracked.told:
                     raise Diverged(identity)
         programs = {
             (node.name, program.uid): program

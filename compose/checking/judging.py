@@ -49,7 +49,8 @@ class Judge:
 
     def ends(self, cell: Cell) -> tuple[bytes, bytes]:
         """The addresses of *cell*'s source and destination, of one family. Raises `Unknown`."""
-        destination = self._address(cell.destination, cell)
+        family = None if "/" in cell.source else addresses.family(_pack(cell.source))
+        destination = self._address(cell.destination, cell, family)
         return self._address(cell.source, cell, addresses.family(destination)), destination
 
     def _arriving(self, cell: Cell, flow: Flow) -> Iterator[tuple[Object, Flow]]:

@@ -7,6 +7,7 @@ the endpoint-slice controller would write them.
 from collections.abc import Iterator
 from typing import Any, Final
 
+from compose.lab.cluster.reading import BRIDGE_ADDRESS
 from schemas import addresses
 
 Object = dict[str, Any]
@@ -19,6 +20,8 @@ SERVICE_FIELDS: Final = frozenset(
         *("internalTrafficPolicy", "externalTrafficPolicy"),
     )
 )
+NODE_ADDRESSES: Final = {"internal": "InternalIP", "external": "ExternalIP", "bridge": BRIDGE_ADDRESS}
+"""The types of a node's addresses, by word."""
 
 
 class Misspelt(ValueError):
@@ -39,8 +42,13 @@ class World:
         labels = {"kubernetes.io/metadata.name": name, **(labels or {})}
         return {"kind": "Namespace", "metadata": {"name": name, "labels": labels}, "status": {"phase": "Active"}}
 
-    def node(self, name: str, found: list[str]) -> Object:
-        status = {"addresses": [{"type": "InternalIP", "address": address} for address in found]}
+    def node(self, name: str, found: object) -> Object:
+        """A Node: its addresses; or ``internal`` and ``external`` ones, and on its ``bridge`` some that the API does
+        not know."""
+        given = found if isinstance(found, dict) else {"internal": found}
+        said = checked(name, given, frozenset(NODE_ADDRESSES))
+        listed = [{"type": NODE_ADDRESSES[word], "address": one} for word, several in said.items() for one in several]
+        status = {"addresses": listed}
         return {"kind": "Node", "metadata": {"name": name}, "status": status}
 
     def policy(self, ref: str, spec: object) -> Object:
@@ -121,7 +129,10 @@ class World:
             for address in found:
                 kind = f"IPv{addresses.family(addresses.pack(address))}"
                 numbers = tuple(_target(port, pod) for port in ports)
-                grouped.setdefault((kind, numbers), []).append({"addresses": [address], "conditions": conditions})
+                endpoint = {"addresses": [address], "conditions": conditions}
+                if pod is not None and pod.get("node"):
+                    endpoint["nodeName"] = pod["node"]
+                grouped.setdefault((kind, numbers), []).append(endpoint)
         for index, ((kind, numbers), members) in enumerate(sorted(grouped.items(), key=repr), 1):
             yield {
                 "kind": "EndpointSlice",

@@ -27,7 +27,7 @@ def layout_of(case: Case, objects: Objects) -> Layout:
     # Of two that claim one address, the lab gives it to the first.
     pods.sort(key=lambda pod: _claim(objects[names.key("Pod", pod.namespace, pod.name)]), reverse=True)
     taken = {address for pod in pods for address in pod.addresses}
-    taken.update(address for node in found.nodes for address in node.addresses)
+    taken.update(address for node in found.nodes for address in (*node.addresses, *node.bridge))
     outside = [address for address in _mentioned(case, objects) if address not in taken]
     return msgspec.structs.replace(found, pods=tuple(pods), externals=tuple(outside))
 
@@ -86,7 +86,7 @@ def servers(plan: Plan, ports: Iterable[tuple[str, int]]) -> set[Listener]:
     for node in plan.nodes:
         found.update(
             Listener(netns=node.netns, address=address, protocol=protocol, port=port, identity=f"node {node.name}")
-            for address in node.addresses
+            for address in node.local
             if (node.netns, address) not in served
             for protocol, port in wanted
         )
@@ -101,7 +101,7 @@ class Asking:
         self._outside = plan.outside
         self._pods = {pod.key: pod.netns for pod in plan.pods}
         self._owners = {address: pod.netns for pod in plan.pods for address in pod.routed}
-        self._owners |= {address: node.netns for node in plan.nodes for address in node.addresses}
+        self._owners |= {address: node.netns for node in plan.nodes for address in node.local}
 
     def probe(self, cell: Cell) -> Probe:
         """How *cell* is asked: from its source's network, or from wherever the source's address is now.

@@ -141,7 +141,7 @@ class Nodes:
         await cven.run(updates, asyncio.Event())
 
     async def realized(self, revision: int) -> None:
-        """Return when the rules of *revision* are in every namespace. Raises `NotRealized`."""
+        """Return when the rules of *revision* are in every namespace, late ones included. Raises `NotRealized`."""
         try:
             async with asyncio.timeout(REALIZED_SECONDS):
                 for cven in self._cvens.values():

@@ -18,7 +18,7 @@
 
 The document itself is the first step. Every step may hold ``namespaces`` (name: labels), ``nodes`` (name: addresses),
 ``pods``, ``services``, ``policies`` (name: spec, as it stands), ``objects`` (whole manifests), ``delete`` (log keys),
-``allow`` and ``deny``. What exists is changed, and keeps what is not said again.
+``allow`` and ``deny``. What exists is changed, and keeps what is not said again. `World` has the words for each.
 
 A line is ``SOURCE -> DESTINATION PORT[/PROTOCOL], …``. A source is a Pod or an address; a destination also
 ``service:namespace/name``. The protocol is TCP unless said otherwise; ``echo`` is no port but an ICMP echo request.

@@ -110,7 +110,9 @@ class Lab:
             namespaces.run(node.netns, [command, "--noflush", "-w"], text)
             for node in plan.nodes
             if before.get(node.netns) != plan.services
-            for command, text in zip(commands, translate(plan.services, new=node.netns not in before), strict=True)
+            for command, text in zip(
+                commands, translate(plan.services, node.name, new=node.netns not in before), strict=True
+            )
         )
         # A flow keeps the endpoint it was given, and a UDP client that goes on asking never begins a new flow.
         await _all(

@@ -28,6 +28,8 @@ class LabNode(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     addresses: tuple[str, ...] = ()
+    bridge: tuple[str, ...] = ()
+    """Addresses that it has beside, on its bridge: only its own Pods find them."""
 
 
 class LabPod(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,8 @@ class VirtualPort(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     endpoints: tuple[tuple[str, int], ...] = ()
     """(address, target port) of both families; none means that the node refuses."""
+    local: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] | None = None
+    """In their place where each node uses its own: by node. A node without any drops."""
     node_port: int | None = None
 
 
@@ -78,6 +82,13 @@ class PlannedNode(msgspec.Struct, frozen=True, kw_only=True):
     """On the fabric; of both families; the first of a family is the next hop of the others."""
     gateways: tuple[str, str]
     """On its bridge, IPv4 and IPv6: where its Pods' packets go."""
+    bridge: tuple[str, ...] = ()
+    """On its bridge beside."""
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """All that are the node itself."""
+        return (*self.addresses, *self.gateways, *self.bridge)
 
 
 class PlannedPod(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +149,7 @@ def make_plan(lab: str, layout: Layout, previous: Plan | None = None) -> Plan:
     previous = previous or Plan(lab=lab)
     pods = spread(layout.pods, layout.nodes, previous)
     nodes = _number_nodes(lab, layout, pods, previous)
-    owners: dict[str, str] = {address: node.name for node in nodes for address in (*node.addresses, *node.gateways)}
+    owners: dict[str, str] = {address: node.name for node in nodes for address in node.local}
     planned = []
     for pod in pods:
         if pod.host_network:
@@ -196,6 +207,7 @@ def _settled(pod: LabPod, before: Mapping[str, str], homes: Mapping[str, str]) -
 def _number_nodes(lab: str, layout: Layout, pods: Sequence[LabPod], previous: Plan) -> tuple[PlannedNode, ...]:
     """Every node that is asked for or that a Pod names, with its addresses."""
     asked = {node.name: node.addresses for node in layout.nodes} or dict.fromkeys(DEFAULT_NODES, ())
+    bridges = {node.name: node.bridge for node in layout.nodes}
     asked |= {pod.node: () for pod in pods if pod.node not in asked}
     if len(asked) > MAX_NODES:
         raise ValueError(f"a lab has at most {MAX_NODES} nodes, not {len(asked)}")
@@ -221,6 +233,7 @@ def _number_nodes(lab: str, layout: Layout, pods: Sequence[LabPod], previous: Pl
                 netns=_netns_name(lab, "node", name),
                 addresses=tuple(addresses),
                 gateways=_gateways(number),
+                bridge=bridges.get(name, ()),
             )
         )
     return tuple(nodes)

@@ -65,7 +65,8 @@ def text(program: Program, sets: Sets) -> Iterator[str]:
         if direction is None:
             yield f"{title}: open, no policy isolates it"
             continue
-        yield f"{title}: isolated by {', '.join(direction.isolating)}; what no line allows is blocked"
+        rest = f", except {peer} its own node" if direction.own_node else ""
+        yield f"{title}: isolated by {', '.join(direction.isolating)}; what no line allows is blocked{rest}"
         yield from _direction(direction, peer, sets)
     if program.sets:
         yield ""

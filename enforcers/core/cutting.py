@@ -11,7 +11,7 @@ from schemas import addresses
 from schemas.addresses import PROTOCOL_NAMES
 from schemas.programs import Program
 from schemas.sets import SetKind
-from schemas.verdict import Flow, Judgement, Members, Reason, judge_egress, judge_ingress, judge_rules
+from schemas.verdict import Flow, Judgement, Members, Reason, judge_egress, judge_endpoint, judge_ingress
 
 Translated = Callable[[Endpoints], Endpoints | None]
 """Where the node really sends a connection to a virtual address, as its reply tuple tells; ``None``: unknown."""
@@ -73,13 +73,15 @@ def no_longer_allowed(
                     continue
                 if real.source in own:  # a hairpin: a Pod cannot block itself
                     continue
-                judgement = _judge_endpoint(program, ends, real, members)
+                judgement = _judge_endpoint(program, ends, real, members, node)
         if not judgement.allowed:
             cuts.append(Cut(connection, judgement))
     return cuts, unknown
 
 
-def _judge_endpoint(program: Program, ends: Endpoints, reply: Endpoints, members: Members) -> Judgement:
+def _judge_endpoint(
+    program: Program, ends: Endpoints, reply: Endpoints, members: Members, node: Collection[bytes]
+) -> Judgement:
     assert program.egress is not None  # nothing else knows virtual addresses
     flow = Flow(ends.source, reply.source, ends.protocol, reply.source_port)
-    return judge_rules(program.egress, reply.source, flow, members)
+    return judge_endpoint(program.egress, flow, members, node)

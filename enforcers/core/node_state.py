@@ -5,13 +5,15 @@ at number 41 needs only the changes since, not a comparison of everything.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from typing import Final
 
 import msgspec
 
+from schemas import sets
 from schemas.policy import NodeUpdate, SetChange
 from schemas.programs import Program
+from schemas.sets import SetKind
 
 REMEMBERED: Final = 64
 """Changes per set that can be applied one after the other; a Pod further behind is compared as a whole."""
@@ -31,6 +33,11 @@ class TrackedSet:
         """Number of the newest change."""
         self._steps: deque[Step] = deque(maxlen=REMEMBERED)
 
+    @property
+    def told(self) -> Set[bytes]:
+        """The members as they were told."""
+        return self.members
+
     def change(self, added: Iterable[bytes], removed: Iterable[bytes]) -> bool:
         """Apply a change; return whether there was any."""
         gains = frozenset(added) - self.members
@@ -49,6 +56,56 @@ class TrackedSet:
         if not 0 <= count <= len(self._steps):
             return None
         return _net(list(self._steps)[len(self._steps) - count :])
+
+
+class TupleSet(TrackedSet):
+    """A set of tuples on a node that has the addresses *node*: what was told of the own node, at each of these.
+
+    A change of a tuple, or of an address, costs no more than the members that it makes or ends.
+    """
+
+    def __init__(self, node: frozenset[bytes] = frozenset(), *, first_version: int = 0) -> None:
+        super().__init__(first_version=first_version)
+        self._node = node
+        self._told: set[bytes] = set()
+
+    @property
+    def told(self) -> Set[bytes]:
+        return self._told
+
+    def change(self, added: Iterable[bytes], removed: Iterable[bytes]) -> bool:
+        gains = frozenset(added)
+        losses = frozenset(removed) - gains
+        self._told |= gains
+        self._told -= losses
+        return self._settle(member for each in (*gains, *losses) for member in self._meant(each))
+
+    def move(self, node: frozenset[bytes]) -> bool:
+        """The node has the addresses *node* now; return whether that changes anything."""
+        moved = node ^ self._node
+        self._node = node
+        ours = [each for each in self._told if each == sets.here(each)]
+        return self._settle(member for each in ours for member in _at(each, moved))
+
+    def _settle(self, touched: Iterable[bytes]) -> bool:
+        """Let the set hold those of *touched* that it should, and no others of them."""
+        present: dict[bool, set[bytes]] = {True: set(), False: set()}
+        for member in touched:
+            present[self._is_meant(member)].add(member)
+        return super().change(present[True], present[False])
+
+    def _meant(self, told: bytes) -> Iterable[bytes]:
+        return _at(told, self._node) if told == sets.here(told) else (told,)
+
+    def _is_meant(self, member: bytes) -> bool:
+        address, _, _ = sets.unpack_endpoint(member)
+        return member in self._told or (address in self._node and sets.here(member) in self._told)
+
+
+def _at(member: bytes, node: Iterable[bytes]) -> Iterator[bytes]:
+    """The tuple *member* of the own node at those of its addresses that are of the same family."""
+    address, protocol, port = sets.unpack_endpoint(member)
+    return (sets.endpoint(each, protocol, port) for each in node if len(each) == len(address))
 
 
 def _net(steps: Iterable[Step]) -> Step:
@@ -78,6 +135,7 @@ class NodeState:
         self.complete = False
         """Whether all there is has been told once; before, nothing may be written."""
         self._naming: dict[str, set[str]] = {}  # set id → uids of programs
+        self._addresses: frozenset[bytes] = frozenset()
         self._created = 0
         self._runtime_ids: dict[str, str] = {}  # API uid → the runtime's
 
@@ -116,17 +174,27 @@ class NodeState:
             del self.sets[identity]
         return dirty
 
+    def take_addresses(self, found: frozenset[bytes]) -> None:
+        """The node has the addresses *found*; which concerns every Pod."""
+        self._addresses = found
+        for tracked in self.sets.values():
+            if isinstance(tracked, TupleSet):
+                tracked.move(found)
+
     def _change_set(self, change: SetChange, *, whole: bool) -> bool:
         tracked = self.sets.get(change.id)
         if tracked is None:
             tracked = self._create(change.id)
-        removed = tracked.members - change.added if whole else change.removed
+        removed = tracked.told - change.added if whole else change.removed
         return tracked.change(change.added, removed)
 
     def _create(self, identity: str) -> TrackedSet:
         """Numbers begin far behind those of a set of the same name before: a Pod that lags never mistakes them."""
         self._created += 1
-        tracked = self.sets[identity] = TrackedSet(first_version=self._created << 32)
+        version = self._created << 32
+        tuples = sets.kind_of(identity) is SetKind.TUPLES
+        tracked = TupleSet(self._addresses, first_version=version) if tuples else TrackedSet(first_version=version)
+        self.sets[identity] = tracked
         return tracked
 
     def _forget(self, uid: str) -> None:

@@ -146,8 +146,10 @@ def _new_outbound(direction: Direction | None, family: Family) -> Chain:
             KernelRule(_member(identity, family, "dst"), f"-g {layout.VIRTUAL}", "virtual")
             for identity in (virtual.addresses, virtual.ports)
         ]
+    if direction.own_node:
+        node = set_name(layout.NODE_SET, family)
+        rules.append(KernelRule(f"-m set --match-set {node} dst", f"-g {layout.OK}", "own-node"))
     rules += [
-        KernelRule(f"-m set --match-set {set_name(layout.NODE_SET, family)} dst", f"-g {layout.OK}", "own-node"),
         *_to_echo(layout.OUT_ECHO, direction, family),
         *_allow(direction.rules, family, "dst"),
         _drop(Denial.DEFAULT, direction),

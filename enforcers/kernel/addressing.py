@@ -23,6 +23,8 @@ CHANGES: Final = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
 LOOPBACK: Final = (b"\x7f", b"\0" * 15 + b"\x01")
 LINK_LOCAL: Final = b"\xfe\x80"
+SERVICES_LINK: Final = b"kube-ipvs0"
+"""Where kube-proxy in IPVS mode puts every Service's addresses, so that the node takes them for its own."""
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
@@ -32,6 +34,8 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     is_dead_end: bool
     """Loopback, or a dummy: packets of others neither arrive on it nor leave by it."""
     is_bridge_port: bool
+    holds_services: bool
+    """Its addresses are Services', and nobody's own."""
     below: int = 0
     """The index of the link that it shares; 0: none in this namespace."""
 
@@ -50,8 +54,9 @@ class Placement(msgspec.Struct, frozen=True):
 def addresses(path: Path) -> dict[bytes, int]:
     """Every address in the namespace, packed, with the index of its link.
 
-    Left out are loopback ones, and link-local ones of bridge ports: nobody can speak from these, and every Pod that
-    comes or goes brings or takes one, so that all other Pods of its node would be written to each time.
+    Left out are loopback ones; those of Services in IPVS mode, which are nobody's own; and link-local ones of bridge
+    ports: nobody can speak from these, and every Pod that comes or goes brings or takes one, so that all other Pods of
+    its node would be written to each time.
     """
     with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
         return _addresses(netlink, _links(netlink))
@@ -84,7 +89,8 @@ def _addresses(netlink: NetlinkSocket, links: Mapping[int, Link]) -> dict[bytes,
         address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
         if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
             continue
-        if address.startswith(LINK_LOCAL) and index in links and links[index].is_bridge_port:
+        link = links.get(index)
+        if link is not None and (link.holds_services or (link.is_bridge_port and address.startswith(LINK_LOCAL))):
             continue
         found[address] = index
     return found
@@ -100,10 +106,12 @@ def _links(netlink: NetlinkSocket) -> dict[int, Link]:
         parts = dict(attributes(body[16:]))
         information = {kind: value.rstrip(b"\0") for kind, value in attributes(parts.get(LINK_INFO, b""))}
         shares = information.get(LINK_KIND) in SHARING
+        name = parts.get(LINK_NAME, b"").rstrip(b"\0")
         found[index] = Link(
-            name=parts.get(LINK_NAME, b"").rstrip(b"\0").decode(errors="replace"),
+            name=name.decode(errors="replace"),
             is_dead_end=hardware == LOOPBACK_TYPE or information.get(LINK_KIND) == b"dummy",
             is_bridge_port=information.get(PORT_KIND) == b"bridge",
+            holds_services=name == SERVICES_LINK,
             below=struct.unpack("=I", parts[LOWER_LINK])[0] if shares and ELSEWHERE not in parts else 0,
         )
     return found

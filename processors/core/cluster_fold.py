@@ -57,6 +57,8 @@ class ClusterFold:
         self.inventory.fold_poison(batch.poison)
         self.inventory.fold(batch.facts)
         self.inventory.touch(step.touched)
+        if step.noticed:
+            self.inventory.notice()
         self.inventory.wait_for(self._reader.waiting_for)
         self.revision, self.time = batch.revision, batch.time
         return Advance(step.change, len(batch.facts), batch.poison, batch.revision, batch.time)

@@ -47,6 +47,10 @@ class Segmenting(Protocol):
         """The policies that select this Pod: ``NetworkPolicy/<namespace>/<name>``, sorted."""
         ...
 
+    def exposing(self, namespace: str, pod: str) -> Sequence[str]:
+        """The Services by which outside traffic reaches this isolated Pod from a node's address: sorted."""
+        ...
+
     @property
     def problems(self) -> Mapping[str, tuple[str, ...]]:
         """What could not be read, by object key."""
@@ -77,6 +81,8 @@ class InventoryFold:
         self._known = Known()
         self._unreadable: dict[str, Poison] = {}  # by log key
         self._waiting_for: tuple[str, ...] | None = None
+        self.warnings: frozenset[Trouble] = frozenset()
+        """All of them, as of the last summary."""
 
         self._notes: dict[ObjectName, _Note] = {}
         self._by_namespace: defaultdict[str, Counter[Segmentation]] = defaultdict(Counter)
@@ -109,6 +115,10 @@ class InventoryFold:
         for name in touched:
             self._mark((ContainerWorkload, name))
             self._mark(SUMMARY)  # errors and warnings of policies may have changed with them
+
+    def notice(self) -> None:
+        """What works otherwise than one might think has changed."""
+        self._mark(SUMMARY)
 
     def wait_for(self, kinds: Iterable[str] | None) -> None:
         """These kinds are still to be listed in this epoch; ``None`` before the first epoch."""
@@ -183,7 +193,9 @@ class InventoryFold:
         pod = self._known.pods.get(name)
         report, note = None, None
         if pod is not None:
-            report = pods.report(pod, self._mode_of(name[0]), self._segmenting.selecting(*name))
+            report = pods.report(
+                pod, self._mode_of(name[0]), self._segmenting.selecting(*name), self._segmenting.exposing(*name)
+            )
             note = _Note(report.segmentation, "" if pods.finished(pod) else report.node)
         if note != (before := self._notes.get(name)):
             self._recount(name, before, note)
@@ -227,7 +239,8 @@ class InventoryFold:
         info, together = self._known.info, self._known.nodes_together
         unreadable = (Trouble(key, f"cannot be read or used: {bad.reason}") for key, bad in self._unreadable.items())
         errors = sorted((*_troubles(self._segmenting.problems), *unreadable))
-        warnings = sorted(_troubles(self._segmenting.warnings))
+        self.warnings = frozenset(_troubles(self._segmenting.warnings))
+        warnings = sorted(self.warnings)
         return Summary(
             cluster=self.cluster,
             version=info.version,

@@ -53,6 +53,9 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
     eastwest's own namespace is idle, so that no policy cuts the parts off from each other: keep it when adding."""
     partial_service: PartialService = PartialService.DENY
     """What becomes of a Service of which only some endpoints are allowed."""
+    allow_own_node_egress: bool = True
+    """Whether Pods whose egress is isolated may reach their own node's addresses, but for node ports. If not, only
+    where a policy allows it."""
 
     def mode_of(self, namespace: str) -> Mode:
         for pattern, mode in self.namespace_modes.items():
@@ -66,7 +69,10 @@ class Step(msgspec.Struct, frozen=True):
 
     change: PolicyChange
     touched: frozenset[PodRef]
-    """Pods of which `PolicyFold.selecting`, or whether and how they are segmented, may differ now; those gone too."""
+    """Pods of which `PolicyFold.selecting` or `exposing`, or whether and how they are segmented, may differ now; those
+    gone too."""
+    noticed: bool = False
+    """Whether `PolicyFold.warnings` may differ now, beside what *touched* and the facts themselves tell."""
 
 
 class PolicyFold:
@@ -77,7 +83,11 @@ class PolicyFold:
         self._population = Population(self._ledger, settings.mode_of)
         self._services = Services()
         self._virtuals = Virtuals(
-            self._ledger, self._population, self._services, partial=settings.partial_service is PartialService.ALLOW
+            self._ledger,
+            self._population,
+            self._services,
+            partial=settings.partial_service is PartialService.ALLOW,
+            own_node=settings.allow_own_node_egress,
         )
         self._compiler = Compiler(self._population, Peers(self._population, self._ledger), self._virtuals)
         self._programs: dict[tuple[str, str], Program] = {}
@@ -107,6 +117,15 @@ class PolicyFold:
         workload = self._population.workloads.get((namespace, pod))
         return workload.cohort.selected_by if workload is not None and workload.cohort is not None else ()
 
+    def exposing(self, namespace: str, pod: str) -> tuple[str, ...]:
+        """The Services by which traffic comes from outside to an ingress-isolated Pod with a node's address, sorted."""
+        workload = self._population.workloads.get((namespace, pod))
+        return self._exposing(workload) if workload is not None else ()
+
+    def _exposing(self, workload: Workload) -> tuple[str, ...]:
+        isolated = workload.cohort is not None and workload.cohort.ingress is not None
+        return self._virtuals.exposing(workload) if isolated else ()
+
     @property
     def problems(self) -> Mapping[str, tuple[str, ...]]:
         """What could not be read, by object key: what, where, why, and what was done about it."""
@@ -116,7 +135,7 @@ class PolicyFold:
     @property
     def warnings(self) -> Mapping[str, tuple[str, ...]]:
         """What works as configured and may surprise, by object key. Looks at every Service: for reports."""
-        return notices.of_services(self._virtuals, self._population)
+        return notices.of_services(self._virtuals, self._population, self._services)
 
     @property
     def empty(self) -> bool:
@@ -147,7 +166,7 @@ class PolicyFold:
         programs, gone, touched = self._program()
         change = PolicyChange(sets=self._ledger.settle(), programs=programs, gone=gone)
         self._population.sweep()
-        return Step(change, touched)
+        return Step(change, touched, self._virtuals.noticed)
 
     def _take_namespace(self, fact: Fact) -> None:
         found = cast("Namespace | None", fact.object)
@@ -198,7 +217,7 @@ class PolicyFold:
                 workload.published = (program.node, program.uid)
                 wanted[workload.published] = program
             self._name_extras(workload)
-            segmentation = _segmentation(workload) if alive else None
+            segmentation = (*_segmentation(workload), self._exposing(workload)) if alive else None
             if segmentation != workload.segmentation:
                 workload.segmentation = segmentation
                 touched.add(ref)

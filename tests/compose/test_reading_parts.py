@@ -142,6 +142,7 @@ def test_a_program_reads_as_a_person_would_say_it():
         ingress=Direction(isolating=("NetworkPolicy/s/deny",)),
         egress=Direction(
             isolating=("NetworkPolicy/s/out",),
+            own_node=False,
             rules=(Rule(id="r", policy="NetworkPolicy/s/out", sets=None, ports=(PortRange(TCP, 80, 90),)),),
             virtual=Virtual(addresses=vip, ports=ports, allowed=(allowed,)),
         ),
@@ -152,6 +153,8 @@ def test_a_program_reads_as_a_person_would_say_it():
         ports: frozenset(),
     }
     said = "\n".join(text(program, sets))
+    assert "isolated by NetworkPolicy/s/deny; what no line allows is blocked, except from its own node\n" in said
+    assert "isolated by NetworkPolicy/s/out; what no line allows is blocked\n" in said
     assert "nothing is allowed" in said
     assert "allow to anyone   on 80-90/TCP   NetworkPolicy/s/out   rule r" in said
     assert f"allow to Services {allowed} (1)" in said

@@ -21,6 +21,13 @@ def test_a_bridge_counts_with_all_its_addresses_its_ports_link_local_ones_do_not
     assert link_local <= {found[next(iter(both("node")))]}  # the bridge's own at most, whatever its ports have
 
 
+def test_what_ipvs_keeps_on_the_node_is_not_the_nodes_own(world):
+    """kube-proxy in IPVS mode puts every Service's address on a link of its own."""
+    world.command("node", "ip", "link", "add", "kube-ipvs0", "type", "bridge")
+    world.command("node", "ip", "address", "add", "10.96.0.1/32", "dev", "kube-ipvs0")
+    assert bytes((10, 96, 0, 1)) not in addresses(world.path("node"))
+
+
 async def test_a_pod_that_comes_changes_nothing_for_the_others(world):
     async with aclosing(watch_addresses(world.path("node"))) as watching:
         before = await anext(watching)

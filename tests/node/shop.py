@@ -101,7 +101,7 @@ class Shop:
             await self.cluster.kubectl(
                 "-n", namespace, "wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s"
             )
-        self._addresses = {"web": (await self.get("service", "web"))["spec"]["clusterIPs"]}
+        self._addresses["web"] = (await self.get("service", "web"))["spec"]["clusterIPs"]
         self.pods: dict[str, dict[str, Any]] = {}
         for namespace in (self.name, self.other):
             for item in json.loads(await self.cluster.kubectl("-n", namespace, "get", "pods", "-o", "json"))["items"]:
@@ -114,8 +114,12 @@ class Shop:
     async def get(self, kind: str, name: str, namespace: str = "") -> Any:
         return json.loads(await self.cluster.kubectl("-n", namespace or self.name, "get", kind, name, "-o", "json"))
 
+    def place(self, name: str, *addresses: str) -> None:
+        """Let *name* be a target at *addresses*, one per family."""
+        self._addresses[name] = list(addresses)
+
     def address(self, name: str) -> str:
-        """Of a Pod, or the Service ``web``, in the current `family`."""
+        """Of a Pod, the Service ``web`` or a place, in the current `family`."""
         return next(each for each in self._addresses[name] if (":" in each) == (self.family == 6))
 
     async def reaches(self, client: str, target: str, *, expected: bool = True) -> bool:

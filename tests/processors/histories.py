@@ -91,6 +91,25 @@ def pod(name: str, address: str, space: str = "shop", on: str = "n1", **labels: 
     }
 
 
+def service(name: str, address: str, *endpoints: str, space: str = "shop") -> list[dict[str, Any]]:
+    """A Service and its one slice; port 80 of every endpoint."""
+    labels = {"kubernetes.io/service-name": name}
+    return [
+        {
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": space},
+            "spec": {"clusterIP": address, "clusterIPs": [address], "ports": [{"port": 80}]},
+        },
+        {
+            "kind": "EndpointSlice",
+            "metadata": {"name": f"{name}-1", "namespace": space, "labels": labels},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [endpoint]} for endpoint in endpoints],
+            "ports": [{"port": 80}],
+        },
+    ]
+
+
 def allow(name: str, to: dict[str, str], peer: dict[str, str], space: str = "shop") -> dict[str, Any]:
     return {
         "kind": "NetworkPolicy",

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from schemas.reports import decode_report
 from schemas.status import CvenStatus, ProcessorStatus, decode_enforcement
@@ -21,7 +22,7 @@ from streams.nats_bus import NatsBus
 from streams.sqlite_log import SqliteLogs
 from streams.status import publish_status, read_status
 from tests.components.waiting import until
-from tests.processors.histories import allow, namespace, pod
+from tests.processors.histories import allow, namespace, pod, service
 from tests.processors.live_cluster import HeldLogs, World, running
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(60)]
@@ -63,6 +64,34 @@ async def test_a_log_becomes_programs_sets_and_reports(world):
             return "container-workload.shop.web" not in await read_inventory(world.bus, world.cluster)
 
         await until("the report to be gone", gone, ignoring=(ReadFailed,))
+
+
+async def test_a_partly_allowed_service_is_logged_when_it_appears_and_when_it_ends(world):
+    to_db = {"podSelector": {"matchLabels": {"app": "db"}}}
+    spec = {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Egress"], "egress": [{"to": [to_db]}]}
+    await world.begin()
+    await world.writer.put(
+        {"kind": "NetworkPolicy", "metadata": {"name": "out", "namespace": "shop"}, "spec": spec},
+        pod("db-1", "10.0.0.8", app="db"),
+        pod("db-2", "10.0.0.9"),
+        *service("db", "10.96.0.1", "10.0.0.8", "10.0.0.9"),
+    )
+    with structlog.testing.capture_logs() as lines:
+        async with running(world, "one"):
+
+            async def logged(event: str) -> str:
+                said = [line for line in lines if line["event"] == event and "partial service" in line["message"]]
+                assert {(line["cluster"], line["object"]) for line in said} <= {(world.cluster, "Service/shop/db")}
+                return said[0]["message"] if said else ""
+
+            warning = await until("the warning", lambda: logged("warning"))
+            assert "80/TCP IPv4" in warning
+            assert "NetworkPolicy/shop/out" in warning
+            assert warning.endswith("not allowed: shop/db-2 (10.0.0.9)")
+            assert not await logged("warning ended")
+
+            await world.writer.put(pod("db-2", "10.0.0.9", app="db"))  # nothing but a label: no Service, no policy
+            assert await until("its end", lambda: logged("warning ended")) == warning
 
 
 async def test_a_processor_says_whether_it_owns_and_how_far_it_is(world):

@@ -5,8 +5,8 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.addresses import pack
-from schemas.sets import SetKind, block, contains, describe, echo
+from schemas.addresses import TCP, pack
+from schemas.sets import SetKind, block, contains, describe, echo, endpoint, here
 
 NETWORKS = st.builds(
     lambda number, prefix: ipaddress.IPv4Network((number << 24, prefix), strict=False),
@@ -37,3 +37,10 @@ def test_the_narrowest_block_around_an_address_decides_and_an_exception_says_no(
 def test_echo_is_told_as_what_it_is() -> None:
     members = [echo(pack("10.0.0.1")), echo(pack("fd00::1"))]
     assert [describe(SetKind.TUPLES, each) for each in members] == ["10.0.0.1 echo/ICMP", "fd00::1 echo/ICMPv6"]
+
+
+def test_a_tuple_at_every_address_of_the_own_node_reads_as_that() -> None:
+    for family, text in ((4, "172.18.0.2"), (6, "fd01::2")):
+        member = here(endpoint(ipaddress.ip_address(text).packed, TCP, 30080))
+        assert here(member) == member
+        assert describe(SetKind.TUPLES, member) == f"own node (IPv{family}):30080/TCP"

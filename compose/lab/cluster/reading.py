@@ -4,6 +4,9 @@ Endpoints are chosen as kube-proxy does: the ready ones; if none, those that sti
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from msgspec.structs import replace
 
 from compose.lab.plan import LabNode, LabPod, Layout, VirtualPort, family
 from schemas.objects import (
@@ -17,6 +20,8 @@ from schemas.objects import (
     ServicePort,
 )
 
+BRIDGE_ADDRESS: Final = "Bridge"
+"""A type of address that real Nodes do not list: one that its Pods find it at, and that the API does not know."""
 SERVICE_NAME = "kubernetes.io/service-name"
 """The label by which an EndpointSlice names its Service (discovery/v1)."""
 
@@ -56,30 +61,41 @@ def containers_with_ports(pod: Pod) -> Iterator[Container]:
 
 def virtual_ports(service: Service, slices: Iterable[EndpointSlice]) -> tuple[VirtualPort, ...]:
     """Every port of *service*, with its endpoints; none for one without virtual addresses."""
-    addresses = _virtual_addresses(service)
+    if service.spec.type == "ExternalName" or not (cluster := tuple(_cluster_addresses(service))):
+        return ()
+    outer = tuple(_outer_addresses(service))
     own = [
         item
         for item in slices
         if item.metadata.namespace == service.metadata.namespace
         and (item.metadata.labels or {}).get(SERVICE_NAME) == service.metadata.name
     ]
-    return tuple(
-        VirtualPort(
+    found: list[VirtualPort] = []
+    for port in service.spec.ports or ():
+        whole = VirtualPort(
             service=f"{service.metadata.namespace}/{service.metadata.name}",
-            addresses=addresses,
+            addresses=tuple(dict.fromkeys((*cluster, *outer))),
             protocol=port.protocol,
             port=port.port,
             endpoints=_endpoints(port, own),
             node_port=port.node_port if service.spec.type in ("NodePort", "LoadBalancer") else None,
         )
-        for port in service.spec.ports or ()
-        if addresses
-    )
+        if service.spec.internal_traffic_policy == "Local":
+            names = dict.fromkeys(endpoint.node_name or "" for item in own for endpoint in item.endpoints or ())
+            local = tuple((name, _endpoints(port, own, on=name)) for name in names if name)
+            found.append(replace(whole, addresses=cluster, node_port=None, local=local))
+            whole = replace(whole, addresses=outer)
+        found.append(whole)
+    return tuple(found)
 
 
 def _node(node: Node) -> LabNode:
-    internal = tuple(item.address for item in node.status.addresses or () if item.type == "InternalIP")
-    return LabNode(name=node.metadata.name, addresses=internal)
+    found = node.status.addresses or ()
+    return LabNode(
+        name=node.metadata.name,
+        addresses=tuple(item.address for item in found if item.type == "InternalIP"),
+        bridge=tuple(item.address for item in found if item.type == BRIDGE_ADDRESS),
+    )
 
 
 def _pod(pod: Pod) -> LabPod:
@@ -99,27 +115,31 @@ def _pod(pod: Pod) -> LabPod:
     )
 
 
-def _virtual_addresses(service: Service) -> tuple[str, ...]:
-    """Cluster addresses, external ones, and those of a load balancer that deliver to the node (ipMode VIP)."""
+def _cluster_addresses(service: Service) -> Iterator[str]:
     spec = service.spec
-    cluster = spec.cluster_ips or ((spec.cluster_ip,) if spec.cluster_ip else ())
+    yield from (address for address in spec.cluster_ips or (spec.cluster_ip,) if address not in ("", "None"))
+
+
+def _outer_addresses(service: Service) -> Iterator[str]:
+    """External ones, and those of a load balancer that deliver to the node (ipMode VIP)."""
     balancer = service.status.load_balancer
-    given = (
-        *(address for address in cluster if address != "None"),
-        *(spec.external_ips or ()),
-        *(item.ip for item in (balancer.ingress if balancer else None) or () if item.ip and item.ip_mode != "Proxy"),
-    )
-    return () if spec.type == "ExternalName" else tuple(dict.fromkeys(given))
+    yield from service.spec.external_ips or ()
+    for item in (balancer.ingress if balancer else None) or ():
+        if item.ip and item.ip_mode != "Proxy":
+            yield item.ip
 
 
-def _endpoints(port: ServicePort, slices: Sequence[EndpointSlice]) -> tuple[tuple[str, int], ...]:
+def _endpoints(port: ServicePort, slices: Sequence[EndpointSlice], *, on: str = "") -> tuple[tuple[str, int], ...]:
+    """Of each only the first address counts, as for kube-proxy. *on*: only those on this node."""
     ready: dict[tuple[str, int], None] = {}
     ending: dict[tuple[str, int], None] = {}
     for item in slices:
         own = (found.port for found in item.ports or () if (found.name, found.protocol) == (port.name, port.protocol))
         for number in [number for number in own if number is not None]:
             for endpoint in item.endpoints or ():
-                targets = dict.fromkeys((address, number) for address in endpoint.addresses)
+                if on and endpoint.node_name != on:
+                    continue
+                targets = dict.fromkeys((address, number) for address in endpoint.addresses[:1])
                 if is_ready(endpoint):
                     ready |= targets
                 elif serves_while_ending(endpoint):

@@ -13,23 +13,27 @@ FROM_OUTSIDE: Final = "0x4000/0x4000"
 """Marks a connection to a node port: its answers must come back through this node, so it takes the node's address."""
 
 
-def translate(services: Sequence[VirtualPort], *, new: bool) -> tuple[str, str]:
-    """Input for ``iptables-restore --noflush`` and ``ip6tables-restore --noflush``; a *new* node gets the jumps too."""
-    return _both_tables(services, 4, new), _both_tables(services, 6, new)
+def translate(services: Sequence[VirtualPort], node: str, *, new: bool) -> tuple[str, str]:
+    """Input for ``iptables-restore --noflush`` and ``ip6tables-restore --noflush`` on *node*; a *new* one gets the
+    jumps too."""
+    return _both_tables(services, node, 4, new), _both_tables(services, node, 6, new)
 
 
-def _both_tables(services: Sequence[VirtualPort], version: int, new: bool) -> str:
+def _both_tables(services: Sequence[VirtualPort], node: str, version: int, new: bool) -> str:
     dnat: list[str] = []
     refuse: list[str] = []
     hairpin: dict[str, None] = {}
     for service in services:
         matches = [f"-d {address}" for address in service.addresses if family(address) == version]
         local = f"-p {service.protocol.lower()} -m addrtype --dst-type LOCAL --dport {service.node_port}"
-        endpoints = [(address, port) for address, port in service.endpoints if family(address) == version]
+        known = service.endpoints if service.local is None else dict(service.local).get(node, ())
+        endpoints = [(address, port) for address, port in known if family(address) == version]
         for match in matches:
             full = f"{match} -p {service.protocol.lower()} --dport {service.port}"
             dnat += _balanced(full, endpoints)
-            if not endpoints:
+            if not endpoints and service.local is not None:
+                refuse.append(f"-A EW-LAB-REFUSE {full} -j DROP")
+            elif not endpoints:
                 # An ICMP error that comes back while connect() still holds its socket is lost, a reset is not.
                 how = " --reject-with tcp-reset" if service.protocol == "TCP" else ""
                 refuse.append(f"-A EW-LAB-REFUSE {full} -j REJECT{how}")

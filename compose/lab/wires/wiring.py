@@ -164,7 +164,7 @@ def _outside(plan: Plan) -> Wiring:
 def _node(plan: Plan, node: PlannedNode) -> Wiring:
     items = _up("lo", UPLINK)
     items |= dict(_bridge(node.netns))
-    items |= dict(_address(address, BRIDGE) for address in node.gateways)
+    items |= dict(_address(address, BRIDGE) for address in (*node.gateways, *node.bridge))
     items |= dict(_address(address, UPLINK) for address in node.addresses)
     for pod in plan.pods:
         if pod.link and pod.pod.node == node.name:

@@ -9,12 +9,15 @@ from schemas.programs import Mode
 from schemas.reports import LISTED, ContainerState, ContainerWorkload, Segmentation
 
 FINISHED_PHASES: Final = ("Succeeded", "Failed")
+NAMED: Final = 5
+"""A caveat names at most so many Services."""
 TEMPLATE_HASH: Final = "pod-template-hash"
 """The label by which a Deployment tells its ReplicaSets apart; their names end with it (apps/v1)."""
 
 
-def report(pod: Pod, mode: Mode, policies: Sequence[str]) -> ContainerWorkload:
-    """The report of *pod*, which *policies* (sorted) select and whose namespace is managed as *mode* says."""
+def report(pod: Pod, mode: Mode, policies: Sequence[str], exposing: Sequence[str]) -> ContainerWorkload:
+    """The report of *pod*, which *policies* select, whose namespace is managed as *mode* says, and to which the
+    Services *exposing* let traffic come by its node; both sorted."""
     meta, spec, status = pod.metadata, pod.spec, pod.status
     segmentation = segmentation_of(pod, mode, bool(policies))
     return ContainerWorkload(
@@ -33,7 +36,7 @@ def report(pod: Pod, mode: Mode, policies: Sequence[str]) -> ContainerWorkload:
         segmentation=segmentation,
         policies=tuple(policies[:LISTED]),
         policies_total=len(policies),
-        caveats=tuple(caveats(pod)) if segmentation in (Segmentation.SEGMENTED, Segmentation.OPEN) else (),
+        caveats=tuple(caveats(pod, exposing)) if segmentation in (Segmentation.SEGMENTED, Segmentation.OPEN) else (),
         created=meta.creation_timestamp or "",
     )
 
@@ -122,8 +125,12 @@ def port_text(name: str, port: int | str | None, protocol: str) -> str:
     return f"{name}:{number}/{protocol}" if name else f"{number}/{protocol}"
 
 
-def caveats(pod: Pod) -> Iterator[str]:
-    """Why rules inside this Pod's namespace may not hold (`semantics.md` §5.9); its peers' rules do."""
+def caveats(pod: Pod, exposing: Sequence[str]) -> Iterator[str]:
+    """Why rules inside this Pod's namespace may not hold (`semantics.md` §5.9), where its peers' rules do; and what
+    passes them by way of its node (§2.8)."""
+    if exposing:
+        rest = f" and {len(exposing) - NAMED} more" if len(exposing) > NAMED else ""
+        yield f"exposed through node: by {', '.join(exposing[:NAMED])}{rest}; its own node may always connect"
     for container, granted in privileges(pod):
         if is_privileged(container):
             yield f"advisory: container {container.name} is privileged and can edit its own rules"

@@ -183,8 +183,9 @@ class Compiler:
             signature = None
             if table is self._egress:
                 signature = self._virtuals.enter(direction, frozenset(sets))
-                direction = msgspec.structs.replace(direction, virtual=signature.virtual)
-                sets |= {self._virtuals.addresses, self._virtuals.ports, signature.allowed}
+                own_node = self._virtuals.own_node
+                direction = msgspec.structs.replace(direction, virtual=signature.virtual, own_node=own_node)
+                sets |= {self._virtuals.fronts.addresses, self._virtuals.fronts.ports, signature.allowed}
             compiled = table[sides, ports] = Compiled((sides, ports), direction, frozenset(sets), signature)
             for item in compiled.sets:
                 item.name()

@@ -38,7 +38,7 @@ class Workload:
         self.published: tuple[str, str] | None = None
         """(node, uid) of its program, as of the batch before."""
         self.segmentation: tuple[object, ...] | None = None
-        """What was last said of it: its mode and the policies that select it."""
+        """What was last said of it: its mode, the policies that select it, the Services that expose it."""
 
     @property
     def enforced(self) -> bool:

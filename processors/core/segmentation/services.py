@@ -5,8 +5,9 @@
     Nodes   ─┘
 
 Endpoints are kube-proxy's: the ready ones; if none, those that serve while they terminate (KEP-1669); over all slices
-of the Service and all nodes. Sources: ``Service``, ``EndpointSlice`` field comments; kube-proxy skips headless and
-ExternalName Services, families without a ClusterIP, and every endpoint address but the first.
+of the Service and all nodes. Where a traffic policy is Local, each node decides so for itself: those that terminate on
+a node without a ready one count, too. Sources: ``Service``, ``EndpointSlice`` field comments; kube-proxy skips headless
+and ExternalName Services, families without a ClusterIP, and every endpoint address but the first.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,8 @@ ServiceKey = tuple[str, str]
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 """The slice's label that says whose it is."""
 FAMILY: Final = {"IPv4": 4, "IPv6": 6}
+LOCAL: Final = "Local"
+"""The traffic policy by which a node uses its own endpoints only."""
 
 
 class Target(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -41,7 +44,8 @@ class Door(msgspec.Struct, frozen=True):
     cluster: frozenset[bytes]
     """Its tuples at ClusterIPs."""
     outer: frozenset[bytes]
-    """Its tuples at external and load-balancer addresses, and at node ports."""
+    """Its tuples at external and load-balancer addresses, and at node ports: at every address of a node that the API
+    knows, and at every address of the node that enforces (`schemas.sets.here`)."""
     targets: tuple[Target, ...]
     """Sorted; none: nobody answers."""
 
@@ -57,11 +61,9 @@ class ServiceView(msgspec.Struct, frozen=True):
     """ClusterIPs: virtual whatever the port."""
     doors: tuple[Door, ...] = ()
     through_node: bool = False
-    """Whether it is of type NodePort or LoadBalancer."""
-    local: bool = False
-    """Whether ``internalTrafficPolicy`` is Local: each node uses its own endpoints only."""
-    from_nodes: bool = False
-    """Whether outside traffic arrives from node addresses (``externalTrafficPolicy`` Cluster)."""
+    """Whether what comes in by its outer fronts arrives from a node's address (``externalTrafficPolicy`` Cluster)."""
+    choosy: tuple[str, ...] = ()
+    """Why a node may use fewer endpoints than all."""
 
     @property
     def targets(self) -> Iterator[Target]:
@@ -146,75 +148,102 @@ class Services:
             return NOTHING
         outside = frozenset(_packed((*(spec.external_ips or ()), *_balancer_addresses(service))))
         fronts = {family: (_of(family, cluster), _of(family, outside)) for family in FAMILY.values()}
-        slices = self._slices.get(key, {}).values()
+        endpoints = _Endpoints(self._slices.get(key, {}).values(), by_node=LOCAL in _traffic_policies(service))
+        doors = tuple(
+            self._door(port, kind, fronts[family], endpoints)
+            for port in spec.ports or ()
+            if port.protocol in PROTOCOLS
+            for kind, family in FAMILY.items()
+            if fronts[family][0]
+        )
         return ServiceView(
             addresses=cluster,
-            doors=tuple(
-                self._door(port, kind, fronts[family], slices)
-                for port in spec.ports or ()
-                if port.protocol in PROTOCOLS
-                for kind, family in FAMILY.items()
-                if fronts[family][0]
-            ),
-            through_node=spec.type in ("NodePort", "LoadBalancer"),
-            local=spec.internal_traffic_policy == "Local",
-            from_nodes=spec.external_traffic_policy != "Local",
+            doors=doors,
+            through_node=spec.external_traffic_policy != LOCAL and any(door.outer for door in doors),
+            choosy=tuple(_choosy(service, endpoints)),
         )
 
     def _door(
-        self, port: ServicePort, kind: str, fronts: tuple[list[bytes], list[bytes]], slices: Iterable[EndpointSlice]
+        self, port: ServicePort, kind: str, fronts: tuple[list[bytes], list[bytes]], endpoints: "_Endpoints"
     ) -> Door:
         """The door of *port* at *fronts*, ClusterIPs and addresses from outside, all of the family *kind*."""
         protocol = PROTOCOLS[port.protocol]
         cluster, outside = fronts
         outer = {sets.endpoint(address, protocol, port.port) for address in outside}
         if port.node_port:
-            nodes = _of(FAMILY[kind], (address for node in self.nodes.values() for address in node))
-            outer |= {sets.endpoint(address, protocol, port.node_port) for address in nodes}
+            outer |= {sets.endpoint(address, protocol, port.node_port) for address in _of(FAMILY[kind], self.nodes_at)}
+            outer.add(sets.here(sets.endpoint(cluster[0], protocol, port.node_port)))
         return Door(
             label=" ".join(filter(None, (port.name, f"{port.port}/{port.protocol}", kind))),
             cluster=frozenset(sets.endpoint(address, protocol, port.port) for address in cluster),
             outer=frozenset(outer),
-            targets=_targets(port, kind, slices),
+            targets=endpoints.behind(port, kind),
         )
+
+
+class _Endpoints:
+    """What stands behind a Service. *by_node*: each node falls back on what terminates there."""
+
+    def __init__(self, slices: Iterable[EndpointSlice], *, by_node: bool) -> None:
+        self._slices = slices
+        self._by_node = by_node
+
+    @property
+    def hinted(self) -> bool:
+        """Whether the control plane told which zones or nodes are to use some of them."""
+        return any(endpoint.hints for found in self._slices for endpoint in found.endpoints or ())
+
+    def behind(self, port: ServicePort, kind: str) -> tuple[Target, ...]:
+        """Those behind *port*. One that cannot be read might be any: then none is known, and the door is shut."""
+        ready: dict[str, set[Target]] = {}
+        leaving: dict[str, set[Target]] = {}
+        for found in self._slices:
+            if found.address_type != kind:
+                continue
+            numbers = [
+                item.port
+                for item in found.ports or ()
+                if item.name == port.name and item.protocol == port.protocol and item.port is not None
+            ]
+            for endpoint in found.endpoints or () if numbers else ():
+                into = ready if _is_ready(endpoint) else leaving if _serves_while_leaving(endpoint) else None
+                if into is None or not endpoint.addresses:
+                    continue
+                try:
+                    address = addresses.pack(endpoint.addresses[0])
+                except ValueError:
+                    return ()
+                here = into.setdefault(endpoint.node_name or "", set())
+                here.update(Target(address, PROTOCOLS[port.protocol], number) for number in numbers)
+        spare = leaving.keys() if not ready else leaving.keys() - ready.keys() - {""} if self._by_node else ()
+        return tuple(sorted(set().union(*ready.values(), *(leaving[node] for node in spare))))
+
+
+def _is_ready(endpoint: Endpoint) -> bool:
+    """A condition that is absent means ready."""
+    return endpoint.conditions.ready is not False
+
+
+def _serves_while_leaving(endpoint: Endpoint) -> bool:
+    """An absent *serving* says what *ready* says."""
+    conditions = endpoint.conditions
+    serving = _is_ready(endpoint) if conditions.serving is None else conditions.serving
+    return bool(serving and conditions.terminating)
+
+
+def _traffic_policies(service: Service) -> tuple[str | None, str | None]:
+    return service.spec.internal_traffic_policy, service.spec.external_traffic_policy
+
+
+def _choosy(service: Service, endpoints: _Endpoints) -> Iterator[str]:
+    if service.spec.internal_traffic_policy == LOCAL:
+        yield "internalTrafficPolicy is Local"
+    if endpoints.hinted:
+        yield "its endpoints have topology hints"
 
 
 def _of(family: int, found: Iterable[bytes]) -> list[bytes]:
     return [address for address in found if addresses.family(address) == family]
-
-
-def _targets(port: ServicePort, kind: str, slices: Iterable[EndpointSlice]) -> tuple[Target, ...]:
-    """The endpoints behind *port*. One that cannot be read might be any: then none is known, and the door is shut."""
-    ready: set[Target] = set()
-    leaving: set[Target] = set()
-    for found in slices:
-        if found.address_type != kind:
-            continue
-        numbers = [
-            item.port
-            for item in found.ports or ()
-            if item.name == port.name and item.protocol == port.protocol and item.port is not None
-        ]
-        for endpoint in found.endpoints or ():
-            into = _standing(endpoint, ready, leaving)
-            if into is None or not endpoint.addresses:
-                continue
-            try:
-                address = addresses.pack(endpoint.addresses[0])
-            except ValueError:
-                return ()
-            into.update(Target(address, PROTOCOLS[port.protocol], number) for number in numbers)
-    return tuple(sorted(ready or leaving))
-
-
-def _standing(endpoint: Endpoint, ready: set[Target], leaving: set[Target]) -> set[Target] | None:
-    """Which of the two an endpoint belongs to, if any; a condition that is absent means ready and not terminating."""
-    conditions = endpoint.conditions
-    is_ready = conditions.ready is not False
-    if is_ready:
-        return ready
-    serving = is_ready if conditions.serving is None else conditions.serving
-    return leaving if serving and conditions.terminating else None
 
 
 def _balancer_addresses(service: Service) -> Iterator[str]:
@@ -232,9 +261,11 @@ def _node_addresses(node: Node) -> Iterator[str]:
 
 
 def _packed(texts: Iterable[str]) -> Iterator[bytes]:
-    """The addresses among *texts*; ``None`` and other words are none."""
+    """The addresses among *texts*; ``None`` and other words are none, nor is the unspecified address."""
     for text in texts:
         try:
-            yield addresses.pack(text)
+            address = addresses.pack(text)
         except ValueError:
             continue
+        if any(address):
+            yield address

@@ -87,6 +87,12 @@ class Signature:
         """Whether a rule allows this, as the interpreter says."""
         return verdict.judge_egress(self._program, Flow(b"", address, protocol, port), self._members).allowed
 
+    def lacks(self, key: ServiceKey) -> tuple[frozenset[bytes], ...]:
+        """By door, the endpoints of the Service *key* that it lacks while it has others; empty where it lacks none."""
+        _, outcomes = self.outcomes.get(key, (None, ()))
+        missing = tuple(lacked for _, lacked in outcomes)
+        return missing if any(missing) else ()
+
     def _members(self, identity: str) -> set[bytes]:
         return self.sets[identity].members
 

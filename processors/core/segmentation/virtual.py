@@ -9,10 +9,11 @@ addresses count as allowed, and so do its node's) makes an extra set, only where
 from collections.abc import Collection, Iterable, Iterator
 
 from processors.core.segmentation.address_sets import AddressSet, Ledger
-from processors.core.segmentation.members import Cohort
+from processors.core.segmentation.fronts import Fronts, shift
+from processors.core.segmentation.members import Cohort, Workload
 from processors.core.segmentation.population import Population
 from processors.core.segmentation.reach import Reach
-from processors.core.segmentation.services import NOTHING, Door, ServiceKey, Services, ServiceView
+from processors.core.segmentation.services import NOTHING, Door, ServiceKey, Services
 from processors.core.segmentation.signatures import HeldSet, Holder, Outcome, Signature
 from schemas.programs import Direction
 from schemas.sets import SetKind
@@ -21,17 +22,22 @@ from schemas.sets import SetKind
 class Virtuals:
     """All virtual addresses, and what is open to whom."""
 
-    def __init__(self, ledger: Ledger, population: Population, services: Services, *, partial: bool) -> None:
-        self.addresses = HeldSet(ledger, SetKind.ADDRESSES, "virtual addresses")
-        self.ports = HeldSet(ledger, SetKind.TUPLES, "virtual ports")
+    def __init__(
+        self, ledger: Ledger, population: Population, services: Services, *, partial: bool, own_node: bool
+    ) -> None:
+        """*partial*: a Service opens although some of its endpoints are shut."""
+        self.fronts = Fronts(ledger, services)
         self.signatures: dict[tuple[str, ...], Signature] = {}
-        self.views: dict[ServiceKey, ServiceView] = {}
+        self.own_node = own_node
+        """Whether every Pod may reach its own node."""
+        self.lacking: dict[ServiceKey, dict[Signature, None]] = {}
+        """Services of which some Pods may reach only some endpoints, and these Pods' signatures."""
+        self.noticed = False
+        """Whether this batch changed a view, or what is lacking where."""
         self._ledger = ledger
         self._population = population
         self._services = services
         self._partial = partial
-        self._fronts: dict[bytes, dict[ServiceKey, None]] = {}
-        self._claims: dict[bytes, dict[ServiceKey, int]] = {}
         self._behind: dict[bytes, dict[ServiceKey, None]] = {}
         self._judged: dict[ServiceKey, dict[Signature, None]] = {}
         self._rivals: dict[ServiceKey, None] = {}
@@ -44,8 +50,10 @@ class Virtuals:
     @property
     def empty(self) -> bool:
         """Whether nothing is remembered."""
-        return self._reach.empty and not (
-            self.signatures or self.views or self._fronts or self._claims or self._behind or self._judged
+        return (
+            self._reach.empty
+            and self.fronts.empty
+            and not (self.signatures or self.lacking or self._behind or self._judged)
         )
 
     # --- signatures --------------------------------------------------------------------------------------------------
@@ -54,7 +62,7 @@ class Virtuals:
         """The signature of the policies that isolate in *direction*, used once more."""
         signature = self.signatures.get(direction.isolating)
         if signature is None:
-            signature = Signature(self._ledger, direction.isolating, self.addresses.id, self.ports.id)
+            signature = Signature(self._ledger, direction.isolating, self.fronts.addresses.id, self.fronts.ports.id)
             self.signatures[direction.isolating] = signature
         if signature.say(direction, named):
             self._dirty[signature] = None
@@ -67,6 +75,11 @@ class Virtuals:
         if not signature.users:
             self._left[signature] = None
 
+    def exposing(self, workload: Workload) -> tuple[str, ...]:
+        """The Services whose outside traffic comes to *workload* from a node's address, sorted: ``namespace/name``."""
+        behind = {key for address in workload.owned for key in self._behind.get(address, ())}
+        return tuple(sorted("/".join(key) for key in behind if self.fronts.views[key].through_node))
+
     # --- one batch ---------------------------------------------------------------------------------------------------
 
     def settle(self, before: dict[Cohort, Signature | None], nodes: Iterable[bytes]) -> None:
@@ -75,6 +88,7 @@ class Virtuals:
         *before* says which cohorts changed their signature, and from which; *nodes* are addresses that came to a node
         or went. The sets of the rules must be current.
         """
+        self.noticed = False
         for signature in self._left:
             if not signature.users:
                 self._forget(signature)
@@ -83,7 +97,7 @@ class Virtuals:
         changed += self._rivals
         for signature in self._dirty:
             if signature.users:
-                self._reach.file(signature, self.views.items())
+                self._reach.file(signature, self.fronts.views.items())
         for key in changed:
             self._pairs.update({(signature, key): None for signature in self._concerned(key)})
         for signature in self._dirty:
@@ -104,13 +118,16 @@ class Virtuals:
         self._reach.discard(signature)
         for key in signature.outcomes:
             _drop(self._judged, key, signature)
+            if signature.lacks(key):
+                _drop(self.lacking, key, signature)
+                self.noticed = True
         del self.signatures[signature.isolating]
 
     def _concerned(self, key: ServiceKey) -> Iterator[Signature]:
         """The signatures that a Service was judged for, or to which it may be open now."""
         yield from self._judged.get(key, ())
         yield from self._reach.signatures(key)
-        for address in {target.address for target in self.views.get(key, NOTHING).targets}:
+        for address in {target.address for target in self.fronts.views.get(key, NOTHING).targets}:
             if address in self._services.nodes_at:
                 yield from self.signatures.values()
             owner = self._population.owners.get(address)
@@ -153,52 +170,49 @@ class Virtuals:
         """Whose an address is matters to its owner's signature: to the Pod itself it counts as allowed."""
         moved = dict(self._population.moved)
         for cohort in before:
-            moved.update({(address, cohort): None for workload in cohort.workloads for address in workload.owned})
-        for address, cohort in moved:
+            moved.update({(address, cohort, each): None for each in cohort.workloads for address in each.owned})
+        for address, cohort, workload in moved:
             for key in self._behind.get(address, ()):
+                if self.fronts.views[key].through_node:
+                    self._population.changed[workload] = None
                 for signature in (before.get(cohort), cohort.egress.signature if cohort.egress else None):
                     if signature is not None:
                         self._pairs[signature, key] = None
 
     def _refresh(self, key: ServiceKey) -> bool:
         """Read a Service anew; return whether it changed."""
-        old, new = self.views.get(key, NOTHING), self._services.view(key)
+        old, new = self.fronts.views.get(key, NOTHING), self._services.view(key)
         if old == new:
             return False
-        if new == NOTHING:
-            del self.views[key]
-        else:
-            self.views[key] = new
+        self.noticed = True
+        self._rivals.update(dict.fromkeys(self.fronts.replace(key, new)))
         self._reach.refresh(key, new)
-        _shift(self._fronts, key, old.addresses, new.addresses)
-        _shift(self._behind, key, {t.address for t in old.targets}, {t.address for t in new.targets})
-        for door in old.doors:
-            for item in door.tuples:
-                self._claims[item].pop(key, None)
-        for index, door in enumerate(new.doors):
-            for item in door.tuples:
-                self._claims.setdefault(item, {})[key] = index
-        for address in old.addresses ^ new.addresses:
-            (self.addresses.put if address in self._fronts else self.addresses.drop)(address)
-        for item in {item for view in (old, new) for door in view.doors for item in door.tuples}:
-            claimants = self._claims[item]
-            self._rivals.update({other: None for other in claimants if other != key})
-            if not claimants:
-                del self._claims[item]
-            outer = any(item in self.views[other].doors[index].outer for other, index in claimants.items())
-            (self.ports.put if outer else self.ports.drop)(item)
+        before, after = ({target.address for target in view.targets} for view in (old, new))
+        shift(self._behind, key, before, after)
+        exposed = [found if view.through_node else set() for view, found in ((old, before), (new, after))]
+        for address in exposed[0] ^ exposed[1]:
+            if (owner := self._population.owners.get(address)) is not None:
+                self._population.changed[owner] = None
         return True
 
     def _evaluate(self, signature: Signature, key: ServiceKey) -> None:
         """Judge one Service for one signature, and put its front doors where they belong."""
-        view = self.views.get(key, NOTHING)
+        view = self.fronts.views.get(key, NOTHING)
         tuples = {item for door in view.doors for item in door.tuples}
+        lacked = signature.lacks(key)
         if (known := signature.outcomes.pop(key, None)) is not None:
             _drop(self._judged, key, signature)
             tuples.update(item for door in known[0].doors for item in door.tuples)
         if view.doors:
             self._judged.setdefault(key, {})[signature] = None
             signature.outcomes[key] = (view, tuple(self._judge(signature, door) for door in view.doors))
+        if (lacks := signature.lacks(key)) != lacked:
+            self.noticed = True
+            if lacked:
+                _drop(self.lacking, key, signature)
+            if lacks:
+                self.lacking.setdefault(key, {})[signature] = None
+        tuples.update([every for item in tuples for every in self.fronts.behind_every(item)])
         for item in tuples:
             self._place(signature, item)
 
@@ -231,22 +245,19 @@ class Virtuals:
 
     def _shut(self, signature: Signature, item: bytes) -> frozenset[bytes] | None:
         """The endpoints that keep *item* shut; ``None``: shut to all."""
-        claimants = self._claims.get(item)
-        if not claimants:
-            return None
-        shut: frozenset[bytes] = frozenset()
-        for key, index in claimants.items():
+        shut: frozenset[bytes] | None = None
+        for key, index in self.fronts.claims(item):
             view, outcomes = signature.outcomes.get(key, (NOTHING, ()))
-            if view is not self.views[key] or outcomes[index][0] is None:
+            if view is not self.fronts.views[key] or (failing := outcomes[index][0]) is None:
                 return None
-            shut |= outcomes[index][0] or frozenset()
+            shut = failing | (shut or frozenset())
         return shut
 
     def _holders(self, signature: Signature, shut: frozenset[bytes]) -> Iterable[Holder]:
         """Those to whom every endpoint in *shut* is their own: Pods of *signature*, and all of it on a node."""
-        nodes = self._services.nodes
+        nodes = self._services.nodes if self.own_node else {}
         for name in self._services.nodes_at.get(next(iter(shut)), ()):
-            if shut <= nodes[name]:
+            if shut <= nodes.get(name, frozenset()):
                 yield "node", name
         for address in shut:
             workload = self._population.owners.get(address)
@@ -268,19 +279,6 @@ class Virtuals:
             return
         for cohort in signature.cohorts:
             changed.update({item: None for item in cohort.workloads if item.view.node == holder[1]})
-
-
-def _shift(
-    index: dict[bytes, dict[ServiceKey, None]], key: ServiceKey, old: Iterable[bytes], new: Iterable[bytes]
-) -> None:
-    """Move *key* from the addresses *old* to *new*."""
-    for address in old:
-        if (found := index.get(address)) is not None:
-            found.pop(key, None)
-            if not found:
-                del index[address]
-    for address in new:
-        index.setdefault(address, {})[key] = None
 
 
 def _drop(index: dict[ServiceKey, dict[Signature, None]], key: ServiceKey, signature: Signature) -> None:

@@ -108,7 +108,8 @@ class Node:
             f"--cluster-cidr={','.join(POD_RANGES if self.ipv6 else POD_RANGES[:1])}",
             f"--bind-address={self.address}",
             "--healthz-bind-address=127.0.0.1:10256",
-            "--nodeport-addresses=primary",
+            # Node ports as by default: with iptables at every address of the node, with nftables at its first ones.
+            "--iptables-localhost-nodeports=false",  # it would take another setting of the node
             # These two would change settings of the whole machine.
             "--oom-score-adj=0",
             "--conntrack-max-per-core=0",

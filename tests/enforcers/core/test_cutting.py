@@ -8,7 +8,7 @@ from enforcers.core.netlink.connections import Connection, Endpoints
 from schemas import addresses
 from schemas.addresses import TCP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual
-from schemas.sets import SetKind, set_id
+from schemas.sets import SetKind, endpoint, set_id
 from schemas.verdict import Reason
 
 PEERS = set_id(SetKind.ADDRESSES, "peers")
@@ -25,7 +25,8 @@ ISOLATED = Direction(
     virtual=VIRTUAL,
 )
 PROGRAM = Program(uid="u", namespace="n", name="n", node="n", ingress=ISOLATED, egress=ISOLATED)
-MEMBERS = {PEERS: {ALLOWED}, VIRTUAL.addresses: {SERVICE}}
+NODE_PORT = 30080
+MEMBERS = {PEERS: {ALLOWED}, VIRTUAL.addresses: {SERVICE}, VIRTUAL.ports: {endpoint(bytes(4), TCP, NODE_PORT)}}
 
 
 def connection(source: bytes, destination: bytes, port: int = 8080) -> Connection:
@@ -63,13 +64,15 @@ def test_a_connection_is_judged_in_the_direction_in_which_it_began(source, desti
     assert (bool(reasons), unknown) == (cut, 0)
 
 
-def test_a_connection_to_a_service_is_judged_by_the_endpoint_that_the_node_sent_it_to():
-    each = connection(OWN, SERVICE, 80)
+@pytest.mark.parametrize("front", [(SERVICE, 80), (NODE, NODE_PORT)])
+def test_a_connection_to_a_service_is_judged_by_the_endpoint_that_the_node_sent_it_to(front):
+    each = connection(OWN, *front)
 
-    def sent_to(endpoint: bytes) -> dict[Endpoints, Endpoints]:
-        return {each.original: Endpoints(endpoint, OWN, TCP, 8080, 40000)}
+    def sent_to(target: bytes) -> dict[Endpoints, Endpoints]:
+        return {each.original: Endpoints(target, OWN, TCP, 8080, 40000)}
 
     assert judged(each, sent_to(ALLOWED)) == ([], 0)
+    assert judged(each, sent_to(NODE)) == ([], 0)
     assert judged(each, sent_to(OTHER)) == ([Reason.NO_RULE], 0)
     assert judged(each, sent_to(OWN)) == ([], 0)
     assert judged(each) == ([], 1)  # unknown: kept, and told

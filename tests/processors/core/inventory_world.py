@@ -18,9 +18,13 @@ class Selected:
         self.policies = policies
         self.problems: dict[str, tuple[str, ...]] = {}
         self.warnings: dict[str, tuple[str, ...]] = {}
+        self.exposed: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def selecting(self, namespace: str, pod: str) -> Sequence[str]:
         return self.policies.get(namespace, ())
+
+    def exposing(self, namespace: str, pod: str) -> Sequence[str]:
+        return self.exposed.get((namespace, pod), ())
 
 
 def mode_of(namespace: str) -> Mode:

@@ -81,7 +81,8 @@ def written(history: list[tuple[object, ...]]) -> list[Record]:
             case "sync":
                 append(*event(SYNC, rest[0], current, {}))
             case "put":
-                pod_name, address, uid, stale = rest
+                pod_name, address, life, stale = rest
+                uid = f"{pod_name}-{life}"  # never two Pods' at once
                 append(*event("Pod", pod_name, epochs[-2] if stale else current, pod(pod_name, address, uid), uid=uid))
             case "delete":
                 append(*event("Pod", rest[0], epochs[-2] if rest[1] else current, {}, type_=EventType.DELETED))

@@ -65,6 +65,16 @@ def test_a_pod_is_described_with_its_owners_addresses_and_containers():
     )
 
 
+def test_a_pod_that_its_node_lets_others_into_says_by_which_services():
+    segmenting = Selected(shop=["NetworkPolicy/shop/a"])
+    segmenting.exposed["shop", "plain"] = tuple(f"shop/s{number}" for number in range(1, 8))
+    fold = new(segmenting)
+    fold.fold([there("Pod", "plain", "shop", spec={"nodeName": "n1"})])
+    (caveat,) = taken(fold)["container-workload.shop.plain"].caveats
+    services = "shop/s1, shop/s2, shop/s3, shop/s4, shop/s5 and 2 more"
+    assert caveat == f"exposed through node: by {services}; its own node may always connect"
+
+
 @pytest.mark.parametrize(
     ("namespace", "spec", "phase", "expected"),
     [

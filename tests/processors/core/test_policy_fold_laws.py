@@ -3,8 +3,9 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from processors.core.cluster_fold import ClusterFold
 from processors.core.policy_fold import PartialService, PolicySettings
-from tests.processors.core.worlds import Change, Player, Receiver, Writer, folded, histories, newest
+from tests.processors.core.worlds import SETTINGS, Change, Player, Receiver, Writer, folded, histories, newest
 
 LAW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -101,3 +102,19 @@ def test_reports_depend_on_the_facts_only(history: list[Change], data: st.DataOb
         kind, namespace, name = key.split("/")
         if kind == "Pod" and found is not None:
             assert player.fold.selecting(namespace, name) == other.fold.selecting(namespace, name)
+            assert player.fold.exposing(namespace, name) == other.fold.exposing(namespace, name)
+
+
+@LAW
+@given(histories(), st.data())
+def test_the_inventory_hears_of_all_that_its_reports_tell(history: list[Change], data: st.DataObject) -> None:
+    """Reports taken again and again, each time only those that were said to have changed, are those of a new fold."""
+    writer, fold, reports = Writer(), ClusterFold("test", SETTINGS), {}
+    opening = writer.opening()
+    for records in cut(data, [*opening, *writer.write(history), *writer.syncs()]):
+        fold.advance(records)
+        reports |= fold.inventory.take_changes()
+
+    writer, anew = Writer(), ClusterFold("test", SETTINGS)
+    anew.advance([*writer.opening(), *writer.write(newest(history).items()), *writer.syncs()])
+    assert {key: report for key, report in reports.items() if report is not None} == anew.inventory.take_changes()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.core.segmentation.services import Services, Target
-from schemas import addresses, verdict
+from schemas import addresses, sets, verdict
 from schemas.objects import EndpointSlice, Node, Service, decode_object
 from schemas.policy import Policy
 from schemas.programs import Program, Virtual
@@ -15,7 +15,10 @@ from tests.processors.core.worlds import Change, Player, Writer, histories, newe
 
 
 def doors_of(history: list[Change]) -> tuple[dict[bytes, list[tuple[Target, ...]]], dict[str, frozenset[bytes]]]:
-    """The endpoints behind each virtual tuple, once for every Service that claims it; and the nodes' addresses."""
+    """The endpoints behind each virtual tuple, once for every Service that claims it; and the nodes' addresses.
+
+    One of every address of the own node is also claimed by whoever claims it at the address of some node.
+    """
     services, keys = Services(), []
     for key, found in newest(history).items():
         kind, namespace, name = key.split("/")
@@ -34,6 +37,9 @@ def doors_of(history: list[Change]) -> tuple[dict[bytes, list[tuple[Target, ...]
         for door in services.view(ref).doors:
             for item in door.tuples:
                 doors.setdefault(item, []).append(door.targets)
+    for node_address in services.nodes_at:
+        for item in [item for item in doors if item[:-3] == node_address and sets.here(item) in doors]:
+            doors[sets.here(item)] += doors[item]
     return doors, services.nodes
 
 

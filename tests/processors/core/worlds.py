@@ -120,32 +120,69 @@ def network_policies(draw: st.DrawFn) -> Object:
     return {"kind": "NetworkPolicy", "metadata": _meta(name, namespace, uid=uid), "spec": draw(policies)}
 
 
+SERVICE_PORTS: tuple[list[Object], ...] = (
+    [{"port": 80}],
+    [{"port": 80, "nodePort": 30080}, {"name": "b", "port": 81}],
+    [{"port": 30080, "nodePort": 30081}],
+    [{"name": "b", "port": 81, "nodePort": 30080}, {"name": "dns", "port": 53, "protocol": "UDP"}],
+)
+BALANCED: tuple[list[Object], ...] = (
+    [{"ip": "203.0.113.2"}],
+    [{"ip": "203.0.113.1", "ipMode": "VIP"}, {"ip": "203.0.113.3", "ipMode": "Proxy"}],
+    [{"hostname": "lb.example.org"}, {"ip": "172.18.0.2"}],
+)
+
+
 @st.composite
 def services(draw: st.DrawFn) -> Object:
+    """Front doors that collide: two Services at one address, an external address that is a node's, one node port."""
     namespace, name = draw(st.sampled_from(NAMESPACES)), draw(st.sampled_from(("front", "back")))
     spec = {
         "type": draw(st.sampled_from(("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"))),
         "clusterIPs": draw(st.sampled_from((["10.96.0.1"], ["10.96.0.2", "fd96::2"], ["None"]))),
-        "externalIPs": draw(st.sampled_from((None, ["203.0.113.1"]))),
-        "ports": draw(st.sampled_from(([{"port": 80}], [{"port": 80, "nodePort": 30080}, {"name": "b", "port": 81}]))),
+        "externalIPs": draw(st.sampled_from((None, ["203.0.113.1"], ["172.18.0.2", "fd01::3"]))),
+        "ports": draw(st.sampled_from(SERVICE_PORTS)),
+        "internalTrafficPolicy": draw(st.sampled_from((None, "Cluster", "Local"))),
+        "externalTrafficPolicy": draw(st.sampled_from((None, "Cluster", "Local"))),
     }
-    return {"kind": "Service", "metadata": _meta(name, namespace, uid=name), "spec": spec}
+    status = {"loadBalancer": {"ingress": draw(st.sampled_from((None, *BALANCED)))}}
+    return {"kind": "Service", "metadata": _meta(name, namespace, uid=name), "spec": spec, "status": status}
+
+
+conditions = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from((None, True, False)) for name in ("ready", "serving", "terminating")}
+)
+
+
+def endpoints(addresses: Sequence[str]) -> st.SearchStrategy[Object]:
+    """An endpoint at one of *addresses*, ready more often than not."""
+    return st.fixed_dictionaries(
+        {
+            "addresses": st.sampled_from([[address] for address in addresses]),
+            "conditions": st.one_of(st.just({}), conditions),
+            "nodeName": st.sampled_from((None, "n1", "n2")),
+        },
+        optional={"hints": st.just({"forZones": [{"name": "west"}]})},
+    )
 
 
 @st.composite
 def slices(draw: st.DrawFn) -> Object:
+    """Pods, nodes and addresses from beyond the cluster, by hand or not; a name may be another port in each slice."""
     namespace, name = draw(st.sampled_from(NAMESPACES)), draw(st.sampled_from(("s1", "s2")))
     labels = {"kubernetes.io/service-name": draw(st.sampled_from(("front", "back")))}
-    conditions = st.sampled_from(({}, {"ready": False}, {"ready": False, "serving": True, "terminating": True}))
-    endpoint = st.fixed_dictionaries(
-        {"addresses": st.sampled_from([[address] for address in (*ADDRESSES, "192.0.2.1")]), "conditions": conditions}
+    ports = (
+        [{"port": 80}],
+        [{"port": 8080}],
+        [{"name": "b", "port": 8080}],
+        [{"port": None}, {"name": "dns", "port": 53, "protocol": "UDP"}],
     )
     return {
         "kind": "EndpointSlice",
         "metadata": _meta(name, namespace, uid=name, labels=labels),
         "addressType": draw(st.sampled_from(("IPv4", "IPv4", "IPv6"))),
-        "endpoints": draw(st.lists(endpoint, max_size=3)),
-        "ports": [{"port": draw(st.sampled_from((80, 8080)))}],
+        "endpoints": draw(st.lists(endpoints((*ADDRESSES, "192.0.2.1")), max_size=3)),
+        "ports": draw(st.sampled_from(ports)),
     }
 
 
@@ -171,9 +208,9 @@ def _settled() -> list[Object]:
             "status": {"phase": "Running", "podIPs": [{"ip": address}]},
         }
 
-    def service(name: str, address: str, *endpoints: str) -> list[Object]:
+    def service(name: str, address: str, *endpoints: str, **more: object) -> list[Object]:
         ports = [{"port": 80, "nodePort": 30080 + len(name)}]
-        spec = {"type": "NodePort", "clusterIPs": [address], "ports": ports}
+        spec = {"type": "NodePort", "clusterIPs": [address], "ports": ports, **more}
         return [
             {"kind": "Service", "metadata": _meta(name, "shop", uid=name), "spec": spec},
             {
@@ -200,6 +237,9 @@ def _settled() -> list[Object]:
         *service("front", "10.96.0.1", "10.0.0.1"),
         *service("back", "10.96.0.2", "10.0.0.1", "10.0.0.2"),
         *service("other", "10.96.0.3", "172.18.0.2"),
+        *service(  # at an address of the node, on the node port of ``front``
+            "rival", "10.96.0.4", "10.0.0.2", type="ClusterIP", externalIPs=["172.18.0.2"], ports=[{"port": 30085}]
+        ),
         {"kind": "NetworkPolicy", "metadata": _meta("one", "shop", uid="shop-one-1"), "spec": policy},
     ]
 
