@@ -1,12 +1,11 @@
 """Commands in a namespace: what they are given, what is told of their failures, and that none is left behind."""
 
 import asyncio
-import threading
 from pathlib import Path
 
 import pytest
 
-from enforcers.kernel.namespaces import HERE, CommandFailed, NoNamespace, run
+from enforcers.kernel.namespaces import HERE, CommandFailed, NoNamespace, inside, run
 from tests.enforcers.cven_world import until
 
 pytestmark = pytest.mark.netns
@@ -19,6 +18,16 @@ async def test_a_command_runs_in_the_namespace_and_the_caller_stays_where_it_is(
 
     assert there == world.command("web", "readlink", str(HERE)).strip() != str(here)
     assert HERE.readlink() == here
+
+
+async def test_no_thread_stays_in_a_namespace(world):
+    """It would keep a deleted Pod's network alive."""
+    await asyncio.gather(*(run(world.path(name), ["true"]) for name in ("web", "a", "b") for _ in range(20)))
+    inside(world.path("web"), lambda: None)
+    with pytest.raises(ZeroDivisionError):
+        inside(world.path("web"), lambda: 1 / 0)
+
+    assert namespaces_of_threads() == {HERE.readlink()}
 
 
 async def test_more_input_and_output_than_any_pipe_holds_comes_through_whole(world):
@@ -67,7 +76,7 @@ async def test_a_command_that_is_not_installed_is_not_taken_for_a_vanished_names
         await run(world.path("web"), ["no-such-tool"])
 
 
-async def test_who_is_cancelled_leaves_no_process_and_no_thread(world):
+async def test_who_is_cancelled_leaves_no_process(world):
     task = asyncio.create_task(run(world.path("web"), ["sleep", "600"]))
     await until("the process to run", lambda: sleeping() != [])
 
@@ -76,7 +85,6 @@ async def test_who_is_cancelled_leaves_no_process_and_no_thread(world):
         await asyncio.wait_for(task, 5)
 
     assert sleeping() == []
-    await until("its thread to end", lambda: visiting() == [])
 
 
 async def test_who_is_cancelled_at_once_leaves_nothing_either(world):
@@ -89,12 +97,10 @@ async def test_who_is_cancelled_at_once_leaves_nothing_either(world):
 
     assert all(task.cancelled() for task in tasks)
     assert sleeping() == []
-    await until("all threads to end", lambda: visiting() == [])
 
 
-def visiting() -> list[str]:
-    """The threads that run commands."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("run ")]
+def namespaces_of_threads() -> set[Path]:
+    return {path.readlink() for path in Path("/proc/self/task").glob("*/ns/net")}
 
 
 def sleeping() -> list[str]:
