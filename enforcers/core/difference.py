@@ -6,6 +6,8 @@ Nothing is named before it exists, and nothing goes while it is named.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -17,6 +19,9 @@ from enforcers.core.rendering import Chain, jumps, render
 from enforcers.core.set_rendering import differences, kernel_members, kind, of_family
 from schemas.programs import Program
 from schemas.sets import SetKind
+
+SHARED: Final = 256
+"""Programs kept as rendered; some 30 kB for 50 rules."""
 
 Sets = Mapping[str, TrackedSet]
 """The node's sets by id, its own addresses among them."""
@@ -75,7 +80,16 @@ class Patch(msgspec.Struct, frozen=True):
 
 
 def desire(program: Program | None, interface: Interface) -> Desired:
-    """What *program* asks of a namespace; no program asks for nothing of ours to be there."""
+    """What *program* asks of a namespace; no program asks for nothing of ours to be there.
+
+    Rendered once for all Pods whose programs ask the same: the Pods of a Deployment, mostly.
+    """
+    anonymous = program and msgspec.structs.replace(program, uid="", namespace="", name="", node="", mirror="")
+    return _desire(anonymous, interface)
+
+
+@lru_cache(maxsize=SHARED)
+def _desire(program: Program | None, interface: Interface) -> Desired:
     chains = {family: render(program, interface, family) if program else () for family in FAMILIES}
     named = program.sets | {layout.NODE_SET} if program is not None and any(chains.values()) else frozenset()
     first = {hook: rule.comment for hook, rule in jumps(interface).items()}

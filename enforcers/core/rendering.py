@@ -17,6 +17,7 @@ An initial SYN never passes by the mark: an entry that outlived its connection w
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -33,6 +34,8 @@ MULTIPORT_SLOTS: Final = 15
 PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 COMMENT: Final = "ew:"
 DIGEST_BYTES: Final = 6
+REMEMBERED: Final = 1 << 14
+"""Rules whose digest is not computed again: most stand in many Pods, and each is asked for several times."""
 
 
 class KernelRule(msgspec.Struct, frozen=True, gc=False):
@@ -47,12 +50,16 @@ class KernelRule(msgspec.Struct, frozen=True, gc=False):
     @property
     def comment(self) -> str:
         """``ew:<digest>:<id>``: what reads back unchanged and says whether the rule is the one we wrote."""
-        digest = hashlib.blake2b(f"{self.match}\0{self.target}".encode(), digest_size=DIGEST_BYTES).hexdigest()
-        return f"{COMMENT}{digest}:{self.id}"
+        return f"{COMMENT}{_digest(self.match, self.target)}:{self.id}"
 
     def line(self, chain: str, command: str = "-A") -> str:
         parts = (command, chain, self.match, f'-m comment --comment "{self.comment}"', self.target)
         return " ".join(part for part in parts if part)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _digest(match: str, target: str) -> str:
+    return hashlib.blake2b(f"{match}\0{target}".encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 class Chain(msgspec.Struct, frozen=True):
