@@ -139,6 +139,13 @@ class LocalNode:
             self.mark_dirty(self.pods)
         self._addressed = True
 
+    def look_at_namespaces(self) -> None:
+        """Files that name namespaces may have come or gone, whatever the runtime has said by now.
+
+        What is gone is let go of, and nothing else: it is an error once something must be written there, not before.
+        """
+        self.mark_dirty([uid for uid, pod in self.pods.items() if pod.look()])
+
     def _enforcement(self, sandbox: Sandbox) -> PodEnforcement:
         settings = self.settings
         handlers = settings.foreign_handlers

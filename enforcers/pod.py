@@ -14,7 +14,7 @@ from enforcers.core.layout import Interface
 from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
 from enforcers.core.patch_text import describe_parts
-from enforcers.kernel import conntrack, tables
+from enforcers.kernel import conntrack, namespaces, tables
 from enforcers.kernel.addressing import interface_of
 from enforcers.kernel.namespaces import NoNamespace
 from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
@@ -72,6 +72,7 @@ class PodEnforcement:
         self._interface = ""
         self._turn = asyncio.Lock()
         self._closed = False
+        self._namespace = namespaces.identity(sandbox.netns)
         self._socket: NetlinkSocket | None = None
         self._using: asyncio.Future[Any] | None = None
         """The newest work on the socket by a thread."""
@@ -112,6 +113,17 @@ class PodEnforcement:
             observed = await tables.observe(self.sandbox.netns, self._set_backend)
             patch = compare(self._desire(program), observed, sets)
         return list(describe_parts(patch))
+
+    def look(self) -> bool:
+        """Let go of a namespace that its file does not name any more; return whether it names another one now.
+
+        A socket that stayed there would keep a network alive that is gone, addresses and all.
+        """
+        before, self._namespace = self._namespace, namespaces.identity(self.sandbox.netns)
+        if before == self._namespace:
+            return False
+        self.doubt()
+        return bool(self._namespace)
 
     def doubt(self) -> None:
         """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`."""

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 HERE: Final = Path("/proc/self/ns/net")
 """The process's own network namespace."""
+RUN_NETNS: Final = Path("/run/netns")
+"""Where iproute2 and most container runtimes keep their namespaces' files."""
 OWN: Final = Path("/proc/thread-self/ns/net")
 """The calling thread's."""
 CLONE_NEWNET: Final = 0x40000000
@@ -59,6 +61,14 @@ class CommandFailed(Exception):
         self.message = message
         self.line = line
         self.retriable = True
+
+
+def identity(path: Path) -> int:
+    """Tells the namespace that *path* names from every other that exists; 0: there is no such file."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 @contextmanager
