@@ -15,8 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry
-
 from compose.lab.capability import obstacles
 from enforcers.core.difference import advance, compare, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, TABLE, Family, Interface, set_name
@@ -26,16 +24,13 @@ from enforcers.core.set_rendering import FAMILY_NAMES
 from enforcers.cven import Cven
 from enforcers.kernel import namespaces
 from enforcers.kernel.tables import PREFIXES
-from enforcers.metrics import Metrics
 from enforcers.runtimes.given_runtime import GivenRuntime
-from enforcers.settings import EnforcerSettings
 from schemas import addresses
 from schemas.policy import Mark, NodeUpdate, SetChange
-from streams.telemetry import Health
 from tests.bench.measuring import Figure, Unavailable, at_least, settled_memory, timed
 from tests.components.waiting import until
-from tests.enforcers.crowd import NODE, SETS, Crowd, made_crowd, members
-from tests.enforcers.cven_world import Told
+from tests.enforcers.crowd import SETS, Crowd, made_crowd, members
+from tests.enforcers.cven_world import Told, running_on
 
 PODS: Final = 110
 """The most that a node has by default."""
@@ -145,18 +140,9 @@ async def _rounds_per_second(crowd: Crowd, rounds: int) -> float:
 @asynccontextmanager
 async def _enforcing(crowd: Crowd, life: int) -> AsyncIterator[tuple[Cven, Told]]:
     told = Told(_update(crowd, 0))
-    cven = Cven(
-        EnforcerSettings(node=NODE),
-        GivenRuntime([crowd.sandbox(number, life) for number in range(crowd.count)]),
-        node_netns=crowd.node,
-        metrics=Metrics(CollectorRegistry()),
-        health=Health(),
-    )
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(cven.run(told, stop), name="C-VEN")
+    runtime = GivenRuntime([crowd.sandbox(number, life) for number in range(crowd.count)])
+    async with running_on(crowd.node, told, runtime) as cven:
         yield cven, told
-        stop.set()
 
 
 def _update(crowd: Crowd, number: int) -> NodeUpdate:

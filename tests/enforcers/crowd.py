@@ -1,4 +1,4 @@
-"""Many Pods of one node at once: each a namespace with a link and addresses, without any way out, nobody to talk to.
+"""Many Pods of one node: each a namespace with addresses on a wire to the node's, without any way out.
 
 What is measured or counted on many Pods needs no packets; a test about packets takes `pod_world`.
 """
@@ -49,14 +49,32 @@ class Crowd:
         names = {number: self.path(number, life).name for number in numbers}
         _batch("".join(f"netns add {name}\n" for name in names.values()))
         with ThreadPoolExecutor(MAKERS) as makers:
-            list(makers.map(_furnish, names.values(), names))
+            list(makers.map(lambda number: self._furnish(number, life), names))
 
     def remove(self, numbers: Sequence[int], life: int = 0) -> None:
         _batch("".join(f"netns del {self.path(number, life).name}\n" for number in numbers))
 
+    def wires(self) -> int:
+        """How many ends are in the node's namespace: one per Pod's namespace that exists, named by a file or not."""
+        return self.command(self.node, "ip", "-brief", "link").count("@")
+
+    def command(self, path: Path, *words: str) -> str:
+        done = subprocess.run(["nsenter", f"--net={path}", *words], capture_output=True, text=True, check=True)
+        return done.stdout
+
     def remove_all(self) -> None:
         left = Path("/run/netns").glob(f"{self.prefix}-*")
         _batch("".join(f"netns del {path.name}\n" for path in left))
+
+    def _furnish(self, number: int, life: int) -> None:
+        four, six = _addresses(number)
+        lines = (
+            f"link add eth0 type veth peer name to-{number}-{life} netns {self.node.name}",
+            f"addr add {four}/16 dev eth0",
+            f"addr add {six}/64 dev eth0 nodad",
+            "link set eth0 up",
+        )
+        _batch("\n".join([*lines, ""]), "-n", self.path(number, life).name)
 
     def program(self, number: int, *, first_port: int = 1000, rules: int = 50) -> Program:
         """*rules* kernel rules beside those that every isolated Pod has, about `SETS`; other ports for every Pod."""
@@ -92,17 +110,6 @@ def members(count: int = 50) -> dict[str, frozenset[bytes]]:
 
 def _addresses(number: int) -> tuple[str, str]:
     return f"10.78.{number // 250}.{number % 250 + 1}", f"fd78::{number + 1:x}"
-
-
-def _furnish(name: str, number: int) -> None:
-    four, six = _addresses(number)
-    lines = (
-        "link add eth0 type bridge",
-        f"addr add {four}/16 dev eth0",
-        f"addr add {six}/64 dev eth0 nodad",
-        "link set eth0 up",
-    )
-    _batch("\n".join([*lines, ""]), "-n", name)
 
 
 def _batch(lines: str, *options: str) -> None:
