@@ -114,6 +114,10 @@ class PodEnforcement:
             patch = compare(self._desire(program), observed, sets)
         return list(describe_parts(patch))
 
+    def holds_rules_of(self, program: Program | None) -> bool:
+        """Whether nothing but the members of sets can be other than *program* asks."""
+        return self._realized is not None and self._desired is not None and program == self._program
+
     def look(self) -> bool:
         """Let go of a namespace that its file does not name any more; return whether it names another one now.
 
