@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from enforcers import orders
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
+from enforcers.kernel.chain_trial import choose_chain_backend
 from enforcers.kernel.namespaces import HERE
 from enforcers.kernel.set_trial import choose_backend
 from enforcers.local_api import LocalApi, serving_locally
@@ -32,6 +33,7 @@ SNAPSHOT_SECONDS: Final = 1.0
 """At least this long between two snapshots."""
 
 SLOW_SETS: Final = "address sets go by the ipset tool, slower, since by netlink they failed a trial"
+SLOW_CHAINS: Final = "chains go by the iptables tool, slower, since by netlink they failed a trial"
 
 _log = structlog.get_logger("enforcers.enforcer")
 
@@ -76,7 +78,7 @@ class Enforcer:
         connected: asyncio.Future[NatsBus] = asyncio.get_running_loop().create_future()
         local = serving_locally(self._local, self._api) if self._local is not None else nullcontext()
         async with local, asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
-            await self._choose_sets()
+            await self._choose_backends()
             helpers = [
                 tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
                 tasks.create_task(keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
@@ -85,13 +87,15 @@ class Enforcer:
             for task in helpers:
                 task.cancel()
 
-    async def _choose_sets(self) -> None:
+    async def _choose_backends(self) -> None:
         """Before anything is written, and while nothing waits for it yet."""
-        node = self.cven.node
-        node.set_backend, trouble = await choose_backend(self.cven.settings.set_backend)
-        if trouble:
-            _log.warning(SLOW_SETS, reason=trouble)
-            node.problems.append(f"{SLOW_SETS}: {trouble}")
+        node, settings = self.cven.node, self.cven.settings
+        node.set_backend, slow_sets = await choose_backend(settings.set_backend)
+        node.chain_backend, slow_chains = await choose_chain_backend(settings.chain_backend)
+        for what, trouble in ((SLOW_SETS, slow_sets), (SLOW_CHAINS, slow_chains)):
+            if trouble:
+                _log.warning(what, reason=trouble)
+                node.problems.append(f"{what}: {trouble}")
 
     async def _updates(self, connected: asyncio.Future[NatsBus], jitter_seconds: float) -> AsyncGenerator[NodeUpdate]:
         """Connects when it is asked for the first update, so that what is on disk is enforced without NATS."""

@@ -15,6 +15,7 @@ from enforcers.core import layout
 from enforcers.core.difference import Patch, Sets
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.patch_text import describe
+from enforcers.kernel.chain_backends import ChainBackendName
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
@@ -61,6 +62,8 @@ class LocalNode:
         """The newest that were written, to whichever Pod."""
         self.set_backend: BackendName = "restore" if settings.set_backend == "restore" else "netlink"
         """Of Pods that come from now on."""
+        self.chain_backend: ChainBackendName = "netlink" if settings.chain_backend == "netlink" else "restore"
+        """The same."""
         self.problems: list[str] = []
         """What hinders it, beside the troubles of single Pods."""
         self.changed = asyncio.Event()
@@ -148,8 +151,13 @@ class LocalNode:
 
     def _enforcement(self, sandbox: Sandbox) -> PodEnforcement:
         settings = self.settings
-        handlers = settings.foreign_handlers
-        return PodEnforcement(sandbox, settings.mark, self.set_backend, foreign_handlers=handlers)
+        return PodEnforcement(
+            sandbox,
+            settings.mark,
+            self.set_backend,
+            chains=self.chain_backend,
+            foreign_handlers=settings.foreign_handlers,
+        )
 
     # --- what is ordered by hand -------------------------------------------------------------------------------------
 

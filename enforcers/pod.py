@@ -16,6 +16,7 @@ from enforcers.core.observation import Observed
 from enforcers.core.patch_text import describe_parts
 from enforcers.kernel import conntrack, namespaces, tables
 from enforcers.kernel.addressing import interface_of
+from enforcers.kernel.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
 from enforcers.kernel.namespaces import NoNamespace
 from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
@@ -55,7 +56,13 @@ class PodEnforcement:
     """
 
     def __init__(
-        self, sandbox: Sandbox, mark: int, backend: BackendName = "netlink", *, foreign_handlers: Sequence[str] = ()
+        self,
+        sandbox: Sandbox,
+        mark: int,
+        backend: BackendName = "netlink",
+        *,
+        chains: ChainBackendName = "restore",
+        foreign_handlers: Sequence[str] = (),
     ) -> None:
         self.sandbox = sandbox
         self.mark = mark
@@ -79,6 +86,8 @@ class PodEnforcement:
         self._set_backend: SetBackend = (
             NetlinkSets(self._opened) if backend == "netlink" else RestoreSets(sandbox.netns)
         )
+        tool = RestoreChains(sandbox.netns)
+        self._chain_backend: ChainBackend = NetlinkChains(self._use, tool) if chains == "netlink" else tool
 
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
@@ -101,7 +110,7 @@ class PodEnforcement:
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
-            await tables.write(self.sandbox.netns, patch, self._set_backend)
+            await tables.write(patch, self._set_backend, self._chain_backend)
             await self._wrote(patch, desired)
         self._realized = after
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN

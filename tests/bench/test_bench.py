@@ -65,7 +65,10 @@ def test_pods_are_programmed_and_rewritten_to_the_last_one(tmp_path: Path):
 
     assert result.exit_code == 0, result.output
     figures = json.loads(file.read_text())
-    assert [each["row"] for each in figures] == ["node-cold-start", "node-cold-start-standing", "pod-patches"]
+    assert [each["row"] for each in figures] == [
+        *("node-cold-start", "node-cold-start-netlink", "node-cold-start-standing"),
+        *("pod-patches", "pod-patches-netlink"),
+    ]
     assert all(each.keys() == FIELDS for each in figures)
 
 
