@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import Final
@@ -11,10 +11,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from enforcers import orders
+from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
 from enforcers.kernel.chain_trial import choose_chain_backend
-from enforcers.kernel.namespaces import HERE
+from enforcers.kernel.families import families
+from enforcers.kernel.namespaces import HERE, CommandFailed
 from enforcers.kernel.set_trial import choose_backend
 from enforcers.local_api import LocalApi, serving_locally
 from enforcers.metrics import Metrics
@@ -33,6 +35,7 @@ SNAPSHOT_SECONDS: Final = 1.0
 """At least this long between two snapshots."""
 
 SLOW_SETS: Final = "address sets go by the ipset tool, slower, since by netlink they failed a trial"
+ABSENT_FAMILY: Final = "the kernel lacks an address family: nothing of it is enforced, and it counts as realized"
 SLOW_CHAINS: Final = "chains go by the iptables tool, slower, since by netlink they failed a trial"
 
 _log = structlog.get_logger("enforcers.enforcer")
@@ -92,7 +95,8 @@ class Enforcer:
         node, settings = self.cven.node, self.cven.settings
         node.set_backend, slow_sets = await choose_backend(settings.set_backend)
         node.chain_backend, slow_chains = await choose_chain_backend(settings.chain_backend)
-        for what, trouble in ((SLOW_SETS, slow_sets), (SLOW_CHAINS, slow_chains)):
+        node.families, absent = await _families()
+        for what, trouble in ((ABSENT_FAMILY, absent), (SLOW_SETS, slow_sets), (SLOW_CHAINS, slow_chains)):
             if trouble:
                 _log.warning(what, reason=trouble)
                 node.problems.append(f"{what}: {trouble}")
@@ -149,6 +153,15 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             ),
         ),
     ]
+
+
+async def _families() -> tuple[Sequence[Family], str]:
+    """Where it cannot be tried, both: then each Pod tells its trouble."""
+    try:
+        return await families()
+    except (CommandFailed, OSError) as error:
+        _log.warning("address families not tried", reason=str(error))
+        return FAMILIES, ""
 
 
 async def _report(cven: Cven, connected: asyncio.Future[NatsBus], runtime: Runtime) -> None:

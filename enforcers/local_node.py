@@ -6,13 +6,14 @@ nothing; `programming` writes them, `acknowledging` judges their connections and
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from enforcers.core import layout
 from enforcers.core.difference import Patch, Sets
+from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.patch_text import describe
 from enforcers.kernel.chain_backends import ChainBackendName
@@ -64,6 +65,8 @@ class LocalNode:
         """Of Pods that come from now on."""
         self.chain_backend: ChainBackendName = "netlink" if settings.chain_backend == "netlink" else "restore"
         """The same."""
+        self.families: Sequence[Family] = FAMILIES
+        """Those that the kernel has; one that it has not counts as realized."""
         self.problems: list[str] = []
         """What hinders it, beside the troubles of single Pods."""
         self.changed = asyncio.Event()
@@ -156,6 +159,7 @@ class LocalNode:
             settings.mark,
             self.set_backend,
             chains=self.chain_backend,
+            families=self.families,
             foreign_handlers=settings.foreign_handlers,
         )
 

@@ -10,7 +10,7 @@ import structlog
 from enforcers.core import layout
 from enforcers.core.cutting import Cut, may_tighten, no_longer_allowed
 from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, compare, desire, realized
-from enforcers.core.layout import Interface
+from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
 from enforcers.core.patch_text import describe_parts
@@ -62,6 +62,7 @@ class PodEnforcement:
         backend: BackendName = "netlink",
         *,
         chains: ChainBackendName = "restore",
+        families: Sequence[Family] = FAMILIES,
         foreign_handlers: Sequence[str] = (),
     ) -> None:
         self.sandbox = sandbox
@@ -77,6 +78,7 @@ class PodEnforcement:
         self._desired: Desired | None = None
         self._realized: Realized | None = None
         self._interface = ""
+        self._families = tuple(families)
         self._turn = asyncio.Lock()
         self._closed = False
         self._namespace = namespaces.identity(sandbox.netns)
@@ -237,10 +239,10 @@ class PodEnforcement:
     def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""
         if self._desired is None or program != self._program:
-            desired = desire(program, Interface(self._interface, self.mark))
+            desired = desire(program, Interface(self._interface, self.mark, self._families))
             if desired.sets and not self._interface:
                 self._interface = self._find_interface()
-                desired = desire(program, Interface(self._interface, self.mark))
+                desired = desire(program, Interface(self._interface, self.mark, self._families))
             self._program, self._desired = program, desired
         return self._desired
 

@@ -36,6 +36,8 @@ class Interface(msgspec.Struct, frozen=True, gc=False):
     name: str
     """The link that carries the Pod's addresses."""
     mark: int = DEFAULT_MARK
+    families: tuple[Family, ...] = FAMILIES
+    """Those that the kernel has."""
 
 
 def set_name(identity: str, family: Family) -> str:
