@@ -239,11 +239,10 @@ class PodEnforcement:
     def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""
         if self._desired is None or program != self._program:
-            desired = desire(program, Interface(self._interface, self.mark, self._families))
-            if desired.sets and not self._interface:
+            if program is not None and program.isolates and not self._interface:
                 self._interface = self._find_interface()
-                desired = desire(program, Interface(self._interface, self.mark, self._families))
-            self._program, self._desired = program, desired
+            interface = Interface(self._interface, self.mark, self._families)
+            self._program, self._desired = program, desire(program, interface)
         return self._desired
 
     def _find_interface(self) -> str:

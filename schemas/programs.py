@@ -114,6 +114,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
         return self.ingress is not None or self.egress is not None
 
     @property
+    def isolates(self) -> bool:
+        """Whether it asks for any rule."""
+        return self.ingress is not None or self.egress is not None
+
+    @property
     def sets(self) -> frozenset[str]:
         """Every set that must exist before this program."""
         found: set[str] = set()

@@ -73,7 +73,7 @@ class Chain(msgspec.Struct, frozen=True):
 
 def render(program: Program, interface: Interface, family: Family) -> tuple[Chain, ...]:
     """The chains of *program* in one family; none where nothing isolates the Pod."""
-    if program.ingress is None and program.egress is None:
+    if not program.isolates:
         return ()
     mark = f"{interface.mark:#x}/{interface.mark:#x}"
     chains = [

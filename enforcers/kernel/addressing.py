@@ -1,20 +1,18 @@
 """Addresses of a namespace, from the kernel: which link carries a Pod's, and all that the node itself has."""
 
 import asyncio
-import socket
 import struct
 from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 from typing import Final
 
-from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message
-from enforcers.kernel.namespaces import inside
-from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
+from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attributes, message
+from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkRefused, NetlinkSocket
 
 GETADDR, NEWADDR = 22, 20
 GETLINK, NEWLINK = 18, 16
 ADDRESS, LOCAL = 1, 2
-LINK_INFO, PORT_KIND = 18, 4
+LINK_NAME, LINK_INFO, PORT_KIND = 3, 18, 4
 CHANGES: Final = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
 LOOPBACK: Final = (b"\x7f", b"\0" * 15 + b"\x01")
@@ -28,20 +26,24 @@ def addresses(path: Path) -> dict[bytes, int]:
     comes or goes brings or takes one, so that all other Pods of its node would be written to each time.
     """
     with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
-        ports = _bridge_ports(netlink)
-        found: dict[bytes, int] = {}
-        for kind, body in netlink.dump(message(GETADDR, REQUEST | DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0))):
-            if kind != NEWADDR:
-                continue
-            index = struct.unpack_from("=I", body, 4)[0]
-            parts = dict(attributes(body[8:]))
-            address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
-            if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
-                continue
-            if index in ports and address.startswith(LINK_LOCAL):
-                continue
-            found[address] = index
-        return found
+        return _addresses(netlink)
+
+
+def _addresses(netlink: NetlinkSocket) -> dict[bytes, int]:
+    ports = _bridge_ports(netlink)
+    found: dict[bytes, int] = {}
+    for kind, body in netlink.dump(message(GETADDR, REQUEST | DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0))):
+        if kind != NEWADDR:
+            continue
+        index = struct.unpack_from("=I", body, 4)[0]
+        parts = dict(attributes(body[8:]))
+        address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
+        if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
+            continue
+        if index in ports and address.startswith(LINK_LOCAL):
+            continue
+        found[address] = index
+    return found
 
 
 def _bridge_ports(netlink: NetlinkSocket) -> set[int]:
@@ -56,8 +58,17 @@ def _bridge_ports(netlink: NetlinkSocket) -> set[int]:
 
 def interface_of(path: Path, wanted: Collection[bytes]) -> str | None:
     """The name of the link that carries any of the addresses *wanted*; ``None``: none does (yet)."""
-    index = next((index for address, index in addresses(path).items() if address in wanted), None)
-    return None if index is None else inside(path, lambda: socket.if_indextoname(index))
+    with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
+        index = next((index for address, index in _addresses(netlink).items() if address in wanted), None)
+        return None if index is None else _name(netlink, index)
+
+
+def _name(netlink: NetlinkSocket, index: int) -> str | None:
+    try:
+        answer, *_ = netlink.request(message(GETLINK, REQUEST | ACK, struct.pack("=BxHiII", 0, 0, index, 0, 0)))
+    except NetlinkRefused:  # it went meanwhile
+        return None
+    return dict(attributes(answer[16:]))[LINK_NAME].rstrip(b"\0").decode()
 
 
 async def watch_addresses(path: Path) -> AsyncGenerator[frozenset[bytes]]:
