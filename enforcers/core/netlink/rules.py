@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from enforcers.core.layout import CHAIN_PREFIX
 from enforcers.core.netlink.messages import NESTED, attribute
 from schemas.addresses import ICMPV6, SCTP, TCP, UDP
 
@@ -85,7 +86,7 @@ def encode(line: str) -> Encoded:
     for option, value in _options(line):
         try:
             if option == "-m":
-                module = value
+                module = MODULES[value]
             elif option == "--comment":
                 parts.append(_comment(value))
             elif option in ("-j", "-g"):
@@ -106,7 +107,7 @@ def _options(line: str) -> Iterator[tuple[str, str]]:
     values: list[str] = []
     for word in line.split():
         if word.startswith("-"):
-            if option:
+            if option or values:
                 yield option, " ".join(values)
             option, values = word, []
         else:
@@ -125,6 +126,8 @@ def _target(option: str, name: str) -> tuple[Part, ...]:
         return ()  # its option follows
     if option == "-j" and name in VERDICTS:
         return (_verdict(VERDICTS[name]),)
+    if not name.startswith(CHAIN_PREFIX):  # an extension, for all that is known here
+        raise ValueError(name)
     return (_verdict(GOTO if option == "-g" else JUMP, name),)
 
 
@@ -140,7 +143,16 @@ def _compatible(protocol: str) -> bytes:
 
 
 def _protocol(name: str) -> int:
-    return PROTOCOLS.get(name) or int(name)
+    number = PROTOCOLS.get(name) or int(name)
+    if not number:  # any, for the tool
+        raise ValueError(name)
+    return number
+
+
+def _link(option: str, name: str) -> list[Part]:
+    if name.endswith("+"):  # any name that begins so, for the tool
+        raise ValueError(name)
+    return [_meta(option), _compare(name.encode() + b"\0")]
 
 
 # --- options of matches ----------------------------------------------------------------------------------------------
@@ -201,8 +213,8 @@ def _comment(value: str) -> bytes:
 GENERAL: Final = ("-p", "-i", "-o")
 OPTIONS: Final[Mapping[tuple[str, str], Callable[[str], list[Part]]]] = {
     ("", "-p"): lambda value: [_meta("-p"), _compare(bytes((_protocol(value),)))],
-    ("", "-i"): lambda value: [_meta("-i"), _compare(value.encode() + b"\0")],
-    ("", "-o"): lambda value: [_meta("-o"), _compare(value.encode() + b"\0")],
+    ("", "-i"): lambda value: _link("-i", value),
+    ("", "-o"): lambda value: _link("-o", value),
     ("tcp", "--dport"): _destination_port,
     ("udp", "--dport"): _destination_port,
     ("sctp", "--dport"): _sctp_port,
@@ -214,6 +226,8 @@ OPTIONS: Final[Mapping[tuple[str, str], Callable[[str], list[Part]]]] = {
     ("icmp6", "--icmpv6-type"): _icmp_type,
 }
 """By module and option."""
+MODULES: Final = {module: module for module, _ in OPTIONS if module} | {"comment": "comment"}
+"""To say one that is not known, and nothing of it, is to ask for something as well."""
 
 
 def _range(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from enforcers.core.layout import TABLE, Family
+from enforcers.core.layout import CHAIN_PREFIX, TABLE, Family
 from enforcers.core.netlink.messages import ACK, NESTED, REQUEST, attribute, message
 from enforcers.core.netlink.rules import Encoded, Unencodable, encode
 
@@ -67,24 +67,22 @@ def _steps(family: Family, text: str) -> Iterator[Step]:
     table = attribute(1, TABLE.encode() + b"\0")
     yield Step(f"*{TABLE}", NEW_TABLE, CREATE, family, table)
     for line in text.splitlines():
-        command, _, rest = line.partition(" ")
         if line in (f"*{TABLE}", "COMMIT"):
             continue
-        if line.startswith(":"):
-            name = command[1:].encode() + b"\0"
+        first, _, rest = line.partition(" ")
+        command, chain, rule = (":", first[1:], "") if first.startswith(":") else (first, *rest.partition(" ")[::2])
+        name, own = chain.encode() + b"\0", chain.startswith(CHAIN_PREFIX)
+        if command == ":" and own:
             yield Step(line, NEW_CHAIN, CREATE, family, table + attribute(3, name))
             yield Step(line, DELETE_RULE, 0, family, table + attribute(2, name))
-            continue
-        chain, _, rule = rest.partition(" ")
-        name = chain.encode() + b"\0"
-        if command == "-A":
+        elif command == "-A" and own:
             yield Step(line, NEW_RULE, CREATE | APPEND, family, table + attribute(2, name), encode(rule))
         elif command == "-I" and chain in HOOK_NUMBERS:
             hook = attribute(1, struct.pack(">I", HOOK_NUMBERS[chain])) + attribute(2, struct.pack(">i", PRIORITY))
             base = table + attribute(3, name) + attribute(4 | NESTED, hook) + attribute(7, b"filter\0")
             yield Step(line, NEW_CHAIN, CREATE, family, base)
             yield Step(line, NEW_RULE, CREATE, family, table + attribute(2, name), encode(rule))
-        elif command == "-X":
+        elif command == "-X" and own:
             yield Step(line, DELETE_CHAIN, 0, family, table + attribute(3, name))
         else:
             raise Unencodable(line, command)
