@@ -33,6 +33,29 @@ ETH0 = Interface("eth0")
 STEPS = 25
 
 
+RULES = [
+    "-i eth0 -j EW-OK",
+    "-o a-link-of-15-ch -j EW-OK",
+    "-p tcp -m tcp --dport 0 -j DROP",
+    "-p udp -m udp --dport 1:65535 -j ACCEPT",
+    "-p sctp -m sctp --dport 5:6 -j RETURN",
+    "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -g EW-OK",
+    "-p udp -m multiport --dports 1,2:3,4,5:65535 -g EW-OK",
+    "-p sctp -j DROP",
+    "-m connmark --mark 0x1/0xff -j RETURN",
+    "-m conntrack --ctdir ORIGINAL -g EW-OK",
+    "-m conntrack --ctdir REPLY -j DROP",
+    "-m conntrack --ctstate RELATED -j DROP",
+    "-m conntrack --ctstate NEW,ESTABLISHED -j DROP",
+    "-m set --match-set ew-a-@ src -g EW-OK",
+    "-m set --match-set ew-a-@ dst -m set --match-set ew-t-@ src,dst -g EW-OK",
+    "-m set --match-set ew-t-@ dst,dst -g EW-OK",
+    "-j CONNMARK --set-xmark 0x10000000/0x10000000",
+    '-m comment --comment "ew:0123456789ab:x" -j DROP',
+]
+"""As the tool lists them; @ stands for the family."""
+
+
 class Scene(msgspec.Struct):
     """A namespace, its sets and its chains by one backend."""
 
@@ -120,6 +143,27 @@ async def test_random_programs_one_after_the_other_read_the_same_either_way(seed
             known = realized(wanted, TRACKED)
 
             assert await by_netlink.saved() == await by_tool.saved(), f"step {step} of seed {seed}"
+
+
+@pytest.mark.parametrize(
+    ("family", "rule"),
+    [
+        *((family, rule) for family in FAMILIES for rule in RULES),
+        (4, "-p icmp -m icmp --icmp-type 8 -j DROP"),
+        (6, "-p ipv6-icmp -m icmp6 --icmpv6-type 128 -j DROP"),
+    ],
+)
+async def test_a_rule_reads_the_same_either_way(family, rule):
+    text = f"*mangle\n:EW-IN - [0:0]\n:EW-OK - [0:0]\n-A EW-IN {rule}\nCOMMIT\n"
+    with scene(netlink=False) as by_tool, scene(tool=Never()) as by_netlink:
+        for each in (by_tool, by_netlink):
+            lines = f"create ew-a-4 hash:ip\ncreate ew-a-6 hash:ip family inet6\ncreate ew-t-{family} hash:ip,port"
+            await run(each.path, ["ipset", "restore"], f"{lines} family {'inet' if family == 4 else 'inet6'}\n")
+            await each.chains.write({family: text.replace("@", str(family))})
+
+        saved = await by_netlink.saved()
+        assert saved == await by_tool.saved()
+        assert f"-A EW-IN {rule.replace('@', str(family))}" in saved
 
 
 async def test_both_families_take_effect_in_one_step():

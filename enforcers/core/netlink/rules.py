@@ -15,11 +15,11 @@ import msgspec
 
 from enforcers.core.layout import CHAIN_PREFIX
 from enforcers.core.netlink.messages import NESTED, attribute
-from schemas.addresses import ICMPV6, SCTP, TCP, UDP
+from schemas.addresses import ICMP, ICMPV6, SCTP, TCP, UDP
 
 REMEMBERED: Final = 4096
 """Lines that need not be encoded again; some 600 bytes each."""
-PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "ipv6-icmp": ICMPV6}
+PROTOCOLS: Final = {"icmp": ICMP, "tcp": TCP, "udp": UDP, "sctp": SCTP, "ipv6-icmp": ICMPV6}
 FLAGS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
 VERDICTS: Final = {"DROP": 0, "ACCEPT": 1, "RETURN": -5}
 JUMP, GOTO = -3, -4
@@ -28,7 +28,9 @@ EQUAL: Final = 0
 META_KEYS: Final = {"-p": 16, "-i": 6, "-o": 7}
 TRANSPORT: Final = 2
 """Base of an offset: the transport header."""
-CTDIR: Final = 0x1000
+CTSTATE, CTDIR = 0x1, 0x1000
+"""XT_CONNTRACK_STATE, XT_CONNTRACK_DIRECTION."""
+STATES: Final = {"INVALID": 1, "ESTABLISHED": 2, "RELATED": 4, "NEW": 8}
 SCTP_DESTINATION_PORTS: Final = 2
 MULTIPORT_DESTINATION: Final = 1
 MULTIPORT_SLOTS: Final = 15
@@ -196,13 +198,20 @@ def _connection_mark(value: str) -> list[Part]:
 
 
 def _connection_direction(value: str) -> list[Part]:
-    inverted = {"ORIGINAL": 0, "REPLY": CTDIR}[value]
-    info = bytes(146) + struct.pack("=HH", CTDIR, inverted)  # addresses, expiry, ports: nothing is asked of them
-    return [_extension("match", "conntrack", 3, info.ljust(164, b"\0"))]
+    return [_conntrack(CTDIR, {"ORIGINAL": 0, "REPLY": CTDIR}[value], 0)]
 
 
-def _icmp_type(value: str) -> list[Part]:
-    return [_extension("match", "icmp6", 0, struct.pack("=BBBB", int(value), 0, 0xFF, 0))]
+def _connection_state(value: str) -> list[Part]:
+    return [_conntrack(CTSTATE, 0, sum(STATES[state] for state in value.split(",")))]
+
+
+def _conntrack(asked: int, inverted: int, states: int) -> bytes:
+    info = bytes(146) + struct.pack("=HHH", asked, inverted, states)  # nothing is asked of addresses, ports, expiry
+    return _extension("match", "conntrack", 3, info.ljust(164, b"\0"))
+
+
+def _icmp_type(match: str, value: str) -> list[Part]:
+    return [_extension("match", match, 0, struct.pack("=BBBB", int(value), 0, 0xFF, 0))]
 
 
 def _comment(value: str) -> bytes:
@@ -223,7 +232,9 @@ OPTIONS: Final[Mapping[tuple[str, str], Callable[[str], list[Part]]]] = {
     ("connmark", "--mark"): _connection_mark,
     ("conntrack", "--ctdir"): _connection_direction,
     ("set", "--match-set"): lambda value: [SetMatch(*value.split())],
-    ("icmp6", "--icmpv6-type"): _icmp_type,
+    ("conntrack", "--ctstate"): _connection_state,
+    ("icmp", "--icmp-type"): lambda value: _icmp_type("icmp", value),
+    ("icmp6", "--icmpv6-type"): lambda value: _icmp_type("icmp6", value),
 }
 """By module and option."""
 MODULES: Final = {module: module for module, _ in OPTIONS if module} | {"comment": "comment"}

@@ -22,7 +22,7 @@ from enforcers.core.netlink.rules import Unencodable, encode
         "-p all -j DROP",
         "-s 10.0.0.1 -j DROP",
         "-m connmark --mark 5 -j RETURN",
-        "-m conntrack --ctstate NEW -j DROP",
+        "-m conntrack --ctstate SNAT -j DROP",
         "-j NFLOG --nflog-group 7",
         "-j LOG",
         "-j CONNMARK --save-mark",
