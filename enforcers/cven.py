@@ -18,7 +18,8 @@ import structlog
 from enforcers.acknowledging import Acknowledging
 from enforcers.kernel import conntrack
 from enforcers.kernel.addressing import watch_addresses
-from enforcers.kernel.namespaces import HERE
+from enforcers.kernel.folders import Folders
+from enforcers.kernel.namespaces import HERE, RUN_NETNS
 from enforcers.local_node import LocalNode
 from enforcers.metrics import Metrics
 from enforcers.programming import Programming
@@ -85,6 +86,7 @@ class Cven:
                     tasks.create_task(self._take_policy(updates), name="take in policy"),
                     tasks.create_task(self._take_sandboxes(), name="take in sandboxes"),
                     tasks.create_task(self._take_addresses(), name="take in addresses"),
+                    tasks.create_task(self._look_at_namespaces(), name="look at namespaces"),
                     tasks.create_task(self.acknowledging.run(), name="acknowledge"),
                     tasks.create_task(self._fall_back(), name="fall back to the disk"),
                 ]
@@ -118,6 +120,15 @@ class Cven:
         async with aclosing(watch_addresses(self._node_netns)) as watching:
             async for found in watching:
                 self.node.take_addresses(found)
+
+    async def _look_at_namespaces(self) -> None:
+        with Folders() as folders:
+            folders.watch(RUN_NETNS)  # where nearly all are, before the first one is known
+            async with aclosing(folders.changes(every_seconds=self.settings.relist_seconds)) as changes:
+                async for _ in changes:
+                    self.node.look_at_namespaces()
+                    for folder in {pod.sandbox.netns.parent for pod in self.node.pods.values()}:
+                        folders.watch(folder)
 
     async def _fall_back(self) -> None:
         """Enforce what was kept if nobody tells anything newer in time, as after a reboot while NATS is away."""

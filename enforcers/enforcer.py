@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import Final
@@ -11,12 +11,15 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from enforcers import orders
+from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
 from enforcers.gate import Gate
 from enforcers.gate_serving import serve_gate
 from enforcers.hearing import Hearing
-from enforcers.kernel.namespaces import HERE
+from enforcers.kernel.chain_trial import choose_chain_backend
+from enforcers.kernel.families import families
+from enforcers.kernel.namespaces import HERE, CommandFailed
 from enforcers.kernel.set_trial import choose_backend
 from enforcers.local_api import LocalApi, serving_locally
 from enforcers.metrics import Metrics
@@ -35,6 +38,8 @@ SNAPSHOT_SECONDS: Final = 1.0
 """At least this long between two snapshots."""
 
 SLOW_SETS: Final = "address sets go by the ipset tool, slower, since by netlink they failed a trial"
+ABSENT_FAMILY: Final = "the kernel lacks an address family: nothing of it is enforced, and it counts as realized"
+SLOW_CHAINS: Final = "chains go by the iptables tool, slower, since by netlink they failed a trial"
 
 _log = structlog.get_logger("enforcers.enforcer")
 
@@ -84,7 +89,7 @@ class Enforcer:
         gate = Gate(self.cven, hearing)
         local = serving_locally(self._local, self._api) if self._local is not None else nullcontext()
         async with local, asyncio.TaskGroup() as tasks, aclosing(self._updates(connected, jitter_seconds)) as updates:
-            await self._choose_sets()
+            await self._choose_backends()
             helpers = [
                 tasks.create_task(_report(self.cven, connected, self._runtime), name="report"),
                 tasks.create_task(keep_snapshots(self.cven, self._snapshot), name="keep snapshots"),
@@ -97,13 +102,16 @@ class Enforcer:
             for task in helpers:
                 task.cancel()
 
-    async def _choose_sets(self) -> None:
+    async def _choose_backends(self) -> None:
         """Before anything is written, and while nothing waits for it yet."""
-        node = self.cven.node
-        node.set_backend, trouble = await choose_backend(self.cven.settings.set_backend)
-        if trouble:
-            _log.warning(SLOW_SETS, reason=trouble)
-            node.problems.append(f"{SLOW_SETS}: {trouble}")
+        node, settings = self.cven.node, self.cven.settings
+        node.set_backend, slow_sets = await choose_backend(settings.set_backend)
+        node.chain_backend, slow_chains = await choose_chain_backend(settings.chain_backend)
+        node.families, absent = await _families()
+        for what, trouble in ((ABSENT_FAMILY, absent), (SLOW_SETS, slow_sets), (SLOW_CHAINS, slow_chains)):
+            if trouble:
+                _log.warning(what, reason=trouble)
+                node.problems.append(f"{what}: {trouble}")
 
     async def _updates(self, connected: asyncio.Future[NatsBus], jitter_seconds: float) -> AsyncGenerator[NodeUpdate]:
         """Connects when it is asked for the first update, so that what is on disk is enforced without NATS."""
@@ -157,6 +165,15 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             ),
         ),
     ]
+
+
+async def _families() -> tuple[Sequence[Family], str]:
+    """Where it cannot be tried, both: then each Pod tells its trouble."""
+    try:
+        return await families()
+    except (CommandFailed, OSError) as error:
+        _log.warning("address families not tried", reason=str(error))
+        return FAMILIES, ""
 
 
 async def _report(cven: Cven, connected: asyncio.Future[NatsBus], runtime: Runtime) -> None:

@@ -6,15 +6,17 @@ nothing; `programming` writes them, `acknowledging` judges their connections and
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from enforcers.core import layout
 from enforcers.core.difference import Patch, Sets
+from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.patch_text import describe
+from enforcers.kernel.chain_backends import ChainBackendName
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
@@ -61,6 +63,10 @@ class LocalNode:
         """The newest that were written, to whichever Pod."""
         self.set_backend: BackendName = "restore" if settings.set_backend == "restore" else "netlink"
         """Of Pods that come from now on."""
+        self.chain_backend: ChainBackendName = "netlink" if settings.chain_backend == "netlink" else "restore"
+        """The same."""
+        self.families: Sequence[Family] = FAMILIES
+        """Those that the kernel has; one that it has not counts as realized."""
         self.problems: list[str] = []
         """What hinders it, beside the troubles of single Pods."""
         self.changed = asyncio.Event()
@@ -140,10 +146,23 @@ class LocalNode:
             self.mark_dirty(self.pods)
         self._addressed = True
 
+    def look_at_namespaces(self) -> None:
+        """Files that name namespaces may have come or gone, whatever the runtime has said by now.
+
+        What is gone is let go of, and nothing else: it is an error once something must be written there, not before.
+        """
+        self.mark_dirty([uid for uid, pod in self.pods.items() if pod.look()])
+
     def _enforcement(self, sandbox: Sandbox) -> PodEnforcement:
         settings = self.settings
-        handlers = settings.foreign_handlers
-        return PodEnforcement(sandbox, settings.mark, self.set_backend, foreign_handlers=handlers)
+        return PodEnforcement(
+            sandbox,
+            settings.mark,
+            self.set_backend,
+            chains=self.chain_backend,
+            families=self.families,
+            foreign_handlers=settings.foreign_handlers,
+        )
 
     # --- what is ordered by hand -------------------------------------------------------------------------------------
 

@@ -10,12 +10,13 @@ import structlog
 from enforcers.core import layout
 from enforcers.core.cutting import Cut, may_tighten, no_longer_allowed
 from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, compare, desire, realized
-from enforcers.core.layout import Interface
+from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
 from enforcers.core.patch_text import describe_parts
-from enforcers.kernel import conntrack, tables
+from enforcers.kernel import conntrack, namespaces, tables
 from enforcers.kernel.addressing import place
+from enforcers.kernel.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
 from enforcers.kernel.namespaces import NoNamespace
 from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
@@ -56,7 +57,14 @@ class PodEnforcement:
     """
 
     def __init__(
-        self, sandbox: Sandbox, mark: int, backend: BackendName = "netlink", *, foreign_handlers: Sequence[str] = ()
+        self,
+        sandbox: Sandbox,
+        mark: int,
+        backend: BackendName = "netlink",
+        *,
+        chains: ChainBackendName = "restore",
+        families: Sequence[Family] = FAMILIES,
+        foreign_handlers: Sequence[str] = (),
     ) -> None:
         self.sandbox = sandbox
         self.mark = mark
@@ -75,14 +83,18 @@ class PodEnforcement:
         self._interface: Interface | None = None
         self._shortfall = ""
         """What no rule on that interface reaches."""
+        self._families = tuple(families)
         self._turn = asyncio.Lock()
         self._closed = False
+        self._namespace = namespaces.identity(sandbox.netns)
         self._socket: NetlinkSocket | None = None
         self._using: asyncio.Future[Any] | None = None
         """The newest work on the socket by a thread."""
         self._set_backend: SetBackend = (
             NetlinkSets(self._opened) if backend == "netlink" else RestoreSets(sandbox.netns)
         )
+        tool = RestoreChains(sandbox.netns)
+        self._chain_backend: ChainBackend = NetlinkChains(self._use, tool) if chains == "netlink" else tool
 
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
@@ -105,7 +117,7 @@ class PodEnforcement:
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
-            await tables.write(self.sandbox.netns, patch, self._set_backend)
+            await tables.write(patch, self._set_backend, self._chain_backend)
             await self._wrote(patch, desired)
         self._realized = after
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
@@ -119,6 +131,21 @@ class PodEnforcement:
             desired = self._placed(program, None)
             patch = compare(desired, await tables.observe(self.sandbox.netns, self._set_backend), sets)
         return list(describe_parts(patch))
+
+    def holds_rules_of(self, program: Program | None) -> bool:
+        """Whether nothing but the members of sets can be other than *program* asks."""
+        return self._realized is not None and self._desired is not None and program == self._program
+
+    def look(self) -> bool:
+        """Let go of a namespace that its file does not name any more; return whether it names another one now.
+
+        A socket that stayed there would keep a network alive that is gone, addresses and all.
+        """
+        before, self._namespace = self._namespace, namespaces.identity(self.sandbox.netns)
+        if before == self._namespace:
+            return False
+        self.doubt()
+        return bool(self._namespace)
 
     def doubt(self) -> None:
         """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`."""
@@ -230,8 +257,9 @@ class PodEnforcement:
 
     def _placed(self, program: Program | None, interface: Interface | None) -> Desired:
         """What *program* asks of the *interface*; ``None``: of wherever the addresses are now, if it asks for rules."""
-        desired = desire(program, interface or Interface("", self.mark))
-        return desire(program, self._find_interface()) if desired.sets and interface is None else desired
+        if interface is None and program is not None and program.isolated:
+            interface = self._find_interface()
+        return desire(program, interface or Interface("", self.mark, families=self._families))
 
     def _find_interface(self) -> Interface:
         """Where the Pod's addresses are. A link of another kernel, as Kata's, is not where its packets are.
@@ -251,4 +279,4 @@ class PodEnforcement:
         if not found.links:
             nowhere = "no interface in its network namespace carries an address of the Pod"
             raise Unenforceable(sandbox, self._shortfall if found.dead_ends else nowhere)
-        return Interface(found.links[0], self.mark, found.links[1:])
+        return Interface(found.links[0], self.mark, found.links[1:], self._families)

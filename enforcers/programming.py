@@ -1,17 +1,19 @@
-"""Writing to the Pods of a node: a round at a time, whatever is dirty by then, Pods in parallel.
+"""Writing to the Pods of a node: a round is whatever is dirty by then, Pods in parallel.
 
     dirty Pods ─▶ round ─▶ written ──▶ acknowledging
         ▲           │
         └── retry ◀─┴─▶ late: goes on by itself
 
-A mark that came before a round began is handed on when the round ends: every Pod it concerns was dirty, or is named as
-an exception. Nothing but what was released by hand is written before the node's complete state is known.
+A round begins as soon as something is dirty, also while others are under way: hundreds of new Pods keep none of their
+neighbours waiting. A mark that came before a round began is handed on when the round ends, and in order: every Pod it
+concerns was dirty, or is named as an exception. Nothing but what was released by hand is written before the node's
+complete state is known.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from typing import Final
 
 from enforcers.local_node import TROUBLE, LocalNode
@@ -36,29 +38,25 @@ class Programming:
         self._node = node
         self._written = written
         self._turns = asyncio.Semaphore(node.settings.parallel)
-        self._late: set[str] = set()  # being programmed since an earlier round
-        self._missed: set[str] = set()  # of these, what is dirty again
+        self._newest: dict[PodEnforcement, asyncio.Task[None]] = {}
+        self._waiting: dict[PodEnforcement, asyncio.Task[None]] = {}  # have not asked yet what the Pod should hold
+        self._backoff = Backoff(first_seconds=0.1, limit_seconds=10.0)
         self._retry_at = 0.0  # loop time, where anything is failing
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until *stop* is set and the round that was begun has ended; setting ``node.work`` makes it look."""
+        """Until *stop* is set and all rounds have ended; setting ``node.work`` makes it look."""
         node, loop = self._node, asyncio.get_running_loop()
-        backoff = Backoff(first_seconds=0.1, limit_seconds=10.0)
+        before: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as tasks:
             while not stop.is_set():
                 await self._wait_for_work()
                 node.work.clear()
                 retry = bool(node.failing) and loop.time() >= self._retry_at
+                if retry:
+                    self._retry_at = loop.time() + self._backoff.delay()
                 dirty, marks = node.take_work(again=retry)
-                await self._round(tasks, dirty)
-                if node.known and not node.passive:
-                    await self._written(marks)
-                if not node.failing:
-                    backoff.reset()
-                    self._retry_at = 0.0
-                elif retry or self._retry_at <= loop.time():
-                    self._retry_at = loop.time() + backoff.delay()
-                node.changed.set()
+                begun = {uid: self._begin(tasks, uid, node.pods[uid]) for uid in sorted(dirty & node.pods.keys())}
+                before = tasks.create_task(self._end(begun, marks, before), name="end a round")
 
     async def _wait_for_work(self) -> None:
         """Until something is dirty, or it is time to try again what failed."""
@@ -68,44 +66,63 @@ class Programming:
         except TimeoutError:
             pass
 
-    async def _round(self, tasks: asyncio.TaskGroup, uids: Iterable[str]) -> None:
-        """Program *uids*; one that is late goes on by itself, named as an exception, and its neighbours do not wait."""
-        begun: dict[str, asyncio.Task[None]] = {}
-        for uid in sorted(uids):
-            if uid in self._late:
-                self._missed.add(uid)
-            elif pod := self._node.pods.get(uid):
-                begun[uid] = tasks.create_task(self._realize(uid, pod), name=f"program {pod.sandbox.name}")
-        if not begun:
-            return
-        _, late = await asyncio.wait(begun.values(), timeout=LATE_SECONDS)
-        for uid, task in begun.items():
-            if task in late:
-                self._late.add(uid)
-                self._node.failing[uid] = LATE
-                task.add_done_callback(partial(self._caught_up, uid))
+    def _begin(self, tasks: asyncio.TaskGroup, uid: str, pod: PodEnforcement) -> asyncio.Task[None]:
+        """One is under way for a Pod at most, and one waits that will do all that the Pod is told meanwhile."""
+        if pod not in self._waiting:
+            task = tasks.create_task(self._program(uid, pod, self._newest.get(pod)), name=f"program {pod.sandbox.name}")
+            self._waiting[pod] = self._newest[pod] = task
+        return self._waiting[pod]
 
-    def _caught_up(self, uid: str, _: asyncio.Task[None]) -> None:
-        self._late.discard(uid)
-        if uid in self._missed and uid in self._node.pods:  # what it was told meanwhile it does not hold yet
-            self._node.failing[uid] = LATE
-            self._node.mark_dirty([uid])
-        self._missed.discard(uid)
-        self._node.changed.set()
+    async def _program(self, uid: str, pod: PodEnforcement, before: asyncio.Task[None] | None) -> None:
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            # Members cost microseconds: nobody waits with them until others have their rules.
+            async with nullcontext() if pod.holds_rules_of(self._node.program_of(uid)) else self._turns:
+                self._waiting.pop(pod, None)
+                await self._realize(uid, pod)
+        finally:
+            if self._newest.get(pod) is asyncio.current_task():
+                del self._newest[pod]
+                self._waiting.pop(pod, None)
+            self._node.changed.set()
+
+    async def _end(
+        self, begun: Mapping[str, asyncio.Task[None]], marks: list[Mark], before: asyncio.Task[None] | None
+    ) -> None:
+        """Wait for a round; who is late goes on by himself, named as an exception."""
+        node, loop = self._node, asyncio.get_running_loop()
+        if begun:
+            await asyncio.wait(begun.values(), timeout=LATE_SECONDS)
+        if before is not None:
+            await asyncio.wait([before])
+        for uid, task in begun.items():
+            if not task.done() and uid in node.pods:
+                node.failing[uid] = LATE
+        if node.known and not node.passive:
+            await self._written(marks)
+        if not node.failing:
+            self._backoff.reset()
+            self._retry_at = 0.0
+        elif self._retry_at <= loop.time():
+            self._retry_at = loop.time() + self._backoff.delay()
+        node.changed.set()
 
     async def _realize(self, uid: str, pod: PodEnforcement) -> None:
         node = self._node
-        async with self._turns:
-            began = time.perf_counter()
-            try:
-                async with asyncio.timeout(GIVEN_UP_SECONDS):
-                    program = node.program_of(uid)
-                    patch = await pod.realize(program, node.sets_of(program))
-            except TimeoutError:
-                node.fail(uid, pod, TimeoutError(f"not programmed within {GIVEN_UP_SECONDS:g} s"))
-            except TROUBLE as error:
-                node.fail(uid, pod, error)
-            else:
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(GIVEN_UP_SECONDS):
+                program = node.program_of(uid)
+                patch = await pod.realize(program, node.sets_of(program))
+        except TimeoutError:
+            node.fail(uid, pod, TimeoutError(f"not programmed within {GIVEN_UP_SECONDS:g} s"))
+        except TROUBLE as error:
+            node.fail(uid, pod, error)
+        else:
+            if (
+                node.pods.get(uid) is pod and pod not in self._waiting
+            ):  # what it was told meanwhile it does not hold yet
                 node.failing.pop(uid, None)
-                if patch:
-                    node.note(pod.sandbox, patch, time.perf_counter() - began)
+            if patch:
+                node.note(pod.sandbox, patch, time.perf_counter() - began)

@@ -8,6 +8,7 @@ import msgspec
 
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.kernel import conntrack, tables
+from enforcers.kernel.chain_backends import RestoreChains
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.set_backends import RestoreSets
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
@@ -35,7 +36,7 @@ async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> 
                 observed = await tables.observe(namespace, sets)
                 if not observed:
                     return Removal()
-                await tables.write(namespace, tables.removal(observed), sets)
+                await tables.write(tables.removal(observed), sets, RestoreChains(namespace))
                 await asyncio.to_thread(_forget, namespace, mark)
             except NoNamespace:
                 return Removal()

@@ -8,7 +8,7 @@ from enforcers.kernel import namespaces
 
 T = TypeVar("T")
 
-RUN_NETNS: Final = Path("/run/netns")
+RUN_NETNS: Final = namespaces.RUN_NETNS
 NoNamespace = namespaces.NoNamespace
 CommandFailed = namespaces.CommandFailed
 

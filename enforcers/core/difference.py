@@ -6,6 +6,8 @@ Nothing is named before it exists, and nothing goes while it is named.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -17,6 +19,9 @@ from enforcers.core.rendering import Chain, jumps, render
 from enforcers.core.set_rendering import differences, kernel_members, kind, of_family
 from schemas.programs import Program
 from schemas.sets import SetKind
+
+SHARED: Final = 256
+"""Programs kept as rendered; some 30 kB for 50 rules."""
 
 Sets = Mapping[str, TrackedSet]
 """The node's sets by id, its own addresses among them."""
@@ -75,8 +80,21 @@ class Patch(msgspec.Struct, frozen=True):
 
 
 def desire(program: Program | None, interface: Interface) -> Desired:
-    """What *program* asks of a namespace; no program asks for nothing of ours to be there."""
-    chains = {family: render(program, interface, family) if program else () for family in FAMILIES}
+    """What *program* asks of a namespace; no program asks for nothing of ours to be there.
+
+    Rendered once for all Pods whose programs ask the same: the Pods of a Deployment, mostly.
+    """
+    if program is None:
+        return _desire(None, interface)
+    asked = Program(uid="", namespace="", name="", node="", ingress=program.ingress, egress=program.egress)
+    return _desire(asked, interface)
+
+
+@lru_cache(maxsize=SHARED)
+def _desire(program: Program | None, interface: Interface) -> Desired:
+    chains: dict[Family, tuple[Chain, ...]] = dict.fromkeys(FAMILIES, ())
+    if program is not None:
+        chains |= {family: render(program, interface, family) for family in interface.families}
     named = program.sets | {layout.NODE_SET} if program is not None and any(chains.values()) else frozenset()
     first = {hook: rule.comment for hook, rule in jumps(interface).items()}
     own = {hook: (rule.line(hook),) for hook, rule in jumps(interface).items()}
@@ -96,7 +114,7 @@ def compare(desired: Desired, observed: Observed, sets: Sets) -> Patch:
     replace: list[Contents] = []
     gain: list[Membership] = []
     lose: list[Membership] = []
-    keys = {(identity, family) for identity in desired.sets for family in FAMILIES}
+    keys = {(identity, family) for identity in desired.sets for family in desired.interface.families}
     for identity, family in sorted(keys):
         there = observed.sets.get((identity, family))
         if there is None:
@@ -123,6 +141,7 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
 
     Raises `KeyError` as `compare` does.
     """
+    families = desired.interface.families
     create: list[Contents] = []
     replace: list[Contents] = []
     gain: list[Membership] = []
@@ -133,10 +152,10 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
         # Blocks hide one another (see `kernel_members`): what one of them does depends on the others.
         if step is None or (kind(identity) is SetKind.BLOCKS and version != tracked.version):
             chosen = create if version is None else replace
-            chosen += [contents(identity, family, sets) for family in FAMILIES]
+            chosen += [contents(identity, family, sets) for family in families]
             continue
         added, removed = kernel_members(identity, step.added), kernel_members(identity, step.removed)
-        for family in FAMILIES:
+        for family in families:
             if gains := of_family(added, family):
                 gain.append(Membership(identity, family, added=tuple(gains)))
             if losses := of_family(removed, family):
@@ -148,7 +167,7 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
         gain=tuple(gain),
         tables={} if known.tables is desired.tables else _tables(desired, known.tables),
         lose=tuple(lose),
-        destroy=tuple(layout.set_name(identity, family) for identity in surplus for family in FAMILIES),
+        destroy=tuple(layout.set_name(identity, family) for identity in surplus for family in families),
     )
 
 

@@ -42,6 +42,8 @@ class Interface(msgspec.Struct, frozen=True, gc=False):
     mark: int = DEFAULT_MARK
     others: tuple[str, ...] = ()
     """More links, where the addresses are not all on one."""
+    families: tuple[Family, ...] = FAMILIES
+    """Those that the kernel has."""
 
 
 def set_name(identity: str, family: Family) -> str:

@@ -18,6 +18,7 @@ An initial SYN never passes by the mark: an entry that outlived its connection w
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -39,6 +40,8 @@ ECHO_MATCHES: Final[dict[Family, str]] = {
     4: f"-p icmp -m icmp --icmp-type {ECHO[ICMP]}",
     6: f"-p ipv6-icmp -m icmp6 --icmpv6-type {ECHO[ICMPV6]}",
 }
+REMEMBERED: Final = 1 << 14
+"""Rules whose digest is not computed again: most stand in many Pods, and each is asked for several times."""
 
 
 class KernelRule(msgspec.Struct, frozen=True, gc=False):
@@ -53,12 +56,16 @@ class KernelRule(msgspec.Struct, frozen=True, gc=False):
     @property
     def comment(self) -> str:
         """``ew:<digest>:<id>``: what reads back unchanged and says whether the rule is the one we wrote."""
-        digest = hashlib.blake2b(f"{self.match}\0{self.target}".encode(), digest_size=DIGEST_BYTES).hexdigest()
-        return f"{COMMENT}{digest}:{self.id}"
+        return f"{COMMENT}{_digest(self.match, self.target)}:{self.id}"
 
     def line(self, chain: str, command: str = "-A") -> str:
         parts = (command, chain, self.match, f'-m comment --comment "{self.comment}"', self.target)
         return " ".join(part for part in parts if part)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _digest(match: str, target: str) -> str:
+    return hashlib.blake2b(f"{match}\0{target}".encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -72,7 +79,7 @@ class Chain(msgspec.Struct, frozen=True):
 
 def render(program: Program, interface: Interface, family: Family) -> tuple[Chain, ...]:
     """The chains of *program* in one family; none where nothing isolates the Pod."""
-    if program.ingress is None and program.egress is None:
+    if not program.isolated:
         return ()
     chains = [
         Chain(layout.OK, (KernelRule("", f"-j CONNMARK --set-xmark {_mark(interface)}", "allowed"),)),

@@ -12,8 +12,11 @@ from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkS
 def marked(netlink: NetlinkSocket, mark: int) -> list[Connection]:
     """Every connection in the socket's namespace that has all bits of *mark*; 0: every connection.
 
-    Raises `NetlinkRefused`. Blocks the caller: some milliseconds for the walk, some microseconds per entry.
+    Raises `NetlinkRefused`. Blocks the caller: some milliseconds for the walk, some microseconds per entry. A namespace
+    that has none, as a new Pod's, costs no walk.
     """
+    if not count(netlink):
+        return []
     found: list[Connection] = []
     # Both families at once: all namespaces share one table, and a dump walks the whole of it.
     for _, body in netlink.dump(connections.dump_request(socket.AF_UNSPEC, mark)):
@@ -21,6 +24,11 @@ def marked(netlink: NetlinkSocket, mark: int) -> list[Connection]:
         if connection is not None and connection.mark & mark == mark:
             found.append(connection)
     return found
+
+
+def count(netlink: NetlinkSocket) -> int:
+    """How many connections there are. Raises `NetlinkRefused`."""
+    return connections.parse_count(netlink.request(connections.count_request())[0])
 
 
 def unmark(netlink: NetlinkSocket, mark: int, cut: list[Connection]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from enforcers.core.netlink.messages import DONE, ERROR, error_number, interrupted, messages
+from enforcers.core.netlink.messages import DONE, ERROR, error_number, interrupted, messages, refused_sequence
 from enforcers.kernel.namespaces import inside
 
 NETLINK_ROUTE: Final = 0
@@ -20,6 +20,7 @@ SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK: Final = 10
 """An error does not repeat the message that it is about, which may be longer than what is received at a time."""
 SO_RCVBUFFORCE: Final = 33
+SO_SNDBUFFORCE: Final = 32
 BUFFER_BYTES: Final = 8 << 20
 ANSWER_SECONDS: Final = 5.0
 """The kernel answers within microseconds; only a kernel that is stuck takes longer."""
@@ -44,8 +45,10 @@ class NetlinkSocket:
         )
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
         except PermissionError:  # the root of a user namespace: what the machine's limit allows must do
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self.socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self.socket.bind((0, groups))
         self.socket.setblocking(False)
@@ -97,6 +100,27 @@ class NetlinkSocket:
                         raise NetlinkRefused(number)
                     return answers
                 answers.append(body)
+
+    def transact(self, batch: bytes, last: int) -> tuple[int, int] | None:
+        """Send *batch*, a transaction, whose message numbered *last* asks for an acknowledgement.
+
+        Return errno and number of the first message that was refused, if any: then nothing of it took effect. All is
+        said before the question returns, and nothing may be left for the next one to read.
+        """
+        self.socket.send(batch)
+        refused: tuple[int, int] | None = None
+        acknowledged = False
+        while True:
+            try:
+                data = self._receive()
+            except BlockingIOError:
+                return refused if refused or acknowledged else (errno.EPROTO, 0)
+            for kind, body in messages(data):
+                if kind == ERROR:
+                    number, sequence = error_number(body), refused_sequence(body)
+                    acknowledged = acknowledged or sequence == last
+                    if number and refused is None:
+                        refused = number, sequence
 
     def dump(self, message: bytes) -> list[tuple[int, bytes]]:
         """Send a dump request and return all that it lists, as it was at one moment. Raises `NetlinkRefused`."""

@@ -1,21 +1,19 @@
-"""One namespace's rules and sets, read and written by the tools that people check them with."""
+"""One namespace's rules and sets, read and written as a whole."""
 
 import asyncio
 from pathlib import Path
-from typing import Final
 
 from enforcers.core import layout
 from enforcers.core.counting import parse_counters
 from enforcers.core.difference import Patch
 from enforcers.core.layout import FAMILIES, TABLE, Family
 from enforcers.core.observation import Observed, ObservedTable, parse_table
+from enforcers.kernel.chain_backends import PREFIXES, ChainBackend
 from enforcers.kernel.legacy_tables import legacy_problems
 from enforcers.kernel.namespaces import run
 from enforcers.kernel.set_backends import SetBackend
 from schemas.local import RuleCounter
 from schemas.programs import Program
-
-PREFIXES: Final[dict[Family, str]] = {4: "iptables-nft", 6: "ip6tables-nft"}
 
 
 async def observe(namespace: Path, sets: SetBackend) -> Observed:
@@ -32,21 +30,12 @@ async def _observe_table(namespace: Path, family: Family) -> ObservedTable:
     return parse_table(await run(namespace, [f"{PREFIXES[family]}-save", "-t", TABLE]))
 
 
-async def write(namespace: Path, patch: Patch, sets: SetBackend) -> None:
+async def write(patch: Patch, sets: SetBackend, chains: ChainBackend) -> None:
     """Write *patch*, in its order. Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`: part is written then."""
     await sets.create(patch.create)
     await sets.replace(patch.replace)
     await sets.change(patch.gain)
-    results = await asyncio.gather(
-        *(
-            run(namespace, [f"{PREFIXES[family]}-restore", "--noflush", "--wait"], text)
-            for family, text in patch.tables.items()
-        ),
-        return_exceptions=True,  # one family's error must not leave the other's tool running behind our back
-    )
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    await chains.write(patch.tables)
     await sets.change(patch.lose)
     for name in patch.destroy:
         await sets.destroy(name)

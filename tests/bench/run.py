@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.telemetry import set_up_logging
-from tests.bench import folding, kafka_log, member_deltas, to_kernel, watch_decoding, workloads
+from tests.bench import folding, kafka_log, member_deltas, programming_pods, to_kernel, watch_decoding, workloads
 from tests.bench.measuring import Figure, Row, Unavailable, absent
 
 ROWS: Final[dict[str, Row]] = {
@@ -33,6 +33,8 @@ ROWS: Final[dict[str, Row]] = {
     "address-change": folding.address_change,
     "label-change": folding.label_change,
     **member_deltas.ROWS,
+    "node-cold-start": programming_pods.cold_start,
+    "pod-patches": programming_pods.patches,
     "event-to-kernel-embedded": to_kernel.embedded,
     "event-to-kernel-kafka": to_kernel.kafka,
 }

@@ -56,6 +56,22 @@ def test_the_way_to_the_kernel_is_measured_to_the_last_member(tmp_path: Path):
     assert all(each.keys() == FIELDS for each in figures)
 
 
+@pytest.mark.netns
+def test_pods_are_programmed_and_rewritten_to_the_last_one(tmp_path: Path):
+    file = tmp_path / "figures.json"
+    result = CliRunner().invoke(
+        run.main, ["--rows", "node-cold-start,pod-patches", "--scale", "0.04", "--json", str(file)]
+    )
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert [each["row"] for each in figures] == [
+        *("node-cold-start", "node-cold-start-netlink", "node-cold-start-standing"),
+        *("pod-patches", "pod-patches-netlink"),
+    ]
+    assert all(each.keys() == FIELDS for each in figures)
+
+
 def test_a_row_that_cannot_run_here_says_why_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def impossible(_scale: float) -> list[Figure]:
         raise Unavailable("no java")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -51,10 +52,19 @@ async def running(
     kept: Kept | None = None,
     **settings: Any,
 ) -> AsyncIterator[Cven]:
+    given = runtime or GivenRuntime(sandboxes or (world.sandbox(),))
+    async with running_on(world.path("node"), reader, given, kept=kept, **settings) as cven:
+        yield cven
+
+
+@asynccontextmanager
+async def running_on(
+    node_netns: Path, reader: Told, runtime: GivenRuntime, *, kept: Kept | None = None, **settings: Any
+) -> AsyncIterator[Cven]:
     cven = Cven(
         EnforcerSettings(node="node-1", **settings),
-        runtime or GivenRuntime(sandboxes or (world.sandbox(),)),
-        node_netns=world.path("node"),
+        runtime,
+        node_netns=node_netns,
         kept=kept,
         metrics=Metrics(CollectorRegistry()),
         health=Health(),

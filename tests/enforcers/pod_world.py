@@ -16,6 +16,7 @@ from typing import Final
 
 from enforcers.core.layout import DEFAULT_MARK, NODE_SET
 from enforcers.core.node_state import TrackedSet
+from enforcers.kernel.chain_backends import ChainBackendName
 from enforcers.kernel.namespaces import inside
 from enforcers.kernel.set_backends import BackendName
 from enforcers.pod import PodEnforcement
@@ -49,6 +50,8 @@ class World:
         self.prefix = f"ewt-{secrets.token_hex(3)}"
         self.sockets = contextlib.ExitStack()
         self.names = list(NUMBERS)
+        self.chains: ChainBackendName = "restore"
+        """How enforcements in it write chains."""
 
     def path(self, name: str) -> Path:
         return Path("/run/netns") / f"{self.prefix}-{name}"
@@ -220,8 +223,13 @@ DENY = program(ingress=isolated())
 ALLOW = program(ingress=isolated(rule(PORT_80)))
 
 
-def pod_of(world: World, *, sandbox: Sandbox | None = None, backend: BackendName = "netlink") -> PodEnforcement:
-    pod = PodEnforcement(sandbox or world.sandbox(), DEFAULT_MARK, backend)
+def pod_of(
+    world: World,
+    *,
+    sandbox: Sandbox | None = None,
+    backend: BackendName = "netlink",
+) -> PodEnforcement:
+    pod = PodEnforcement(sandbox or world.sandbox(), DEFAULT_MARK, backend, chains=world.chains)
     world.sockets.callback(pod.close)
     return pod
 

@@ -32,7 +32,7 @@ from tests.enforcers.pod_world import (
     sets,
 )
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 
 async def test_foreign_rules_and_sets_stay_as_they_are_and_ours_stand_before_them(world):

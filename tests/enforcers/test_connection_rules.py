@@ -33,7 +33,7 @@ from tests.enforcers.pod_world import (
     rule,
 )
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 OTHERS = set_id(SetKind.ADDRESSES, "others")
 

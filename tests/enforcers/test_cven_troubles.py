@@ -25,7 +25,9 @@ from tests.enforcers.pod_world import (
     CLIENTS,
     DENY,
     PORT_80,
+    World,
     both,
+    eventually,
     isolated,
     packed,
     pod_of,
@@ -202,3 +204,29 @@ async def test_a_pod_whose_programming_hangs_keeps_no_neighbour_waiting_and_is_n
         for task in asyncio.all_tasks():  # nobody waits for a process that sleeps
             if task.get_name() == "program b":
                 task.cancel()
+
+
+async def test_a_namespace_that_is_removed_really_goes_though_the_runtime_has_said_nothing_yet(world):
+    async with running(world, Told(told(1, DENY, clients=set()))) as cven:
+        await realized(cven, 1)
+
+        world.command("node", "ip", "netns", "del", world.path("web").name)
+
+        await asyncio.to_thread(eventually, "its end of the wire to vanish", lambda: not wired(world), seconds=1.0)
+        assert "uid-web" in cven.node.pods
+
+
+async def test_a_namespace_that_takes_the_place_of_another_is_programmed_without_another_word(world):
+    async with running(world, Told(told(1, DENY, clients=set()))) as cven:
+        await realized(cven, 1)
+
+        world.command("node", "ip", "netns", "del", world.path("web").name)
+        world.command("node", "ip", "netns", "add", world.path("web").name)
+        world.command("web", "ip", "address", "add", "10.77.1.2/32", "dev", "lo")
+
+        await until("rules in the new one", lambda: "EW-IN" in world.rules())
+        assert cven.exceptions == ()
+
+
+def wired(world: World) -> bool:
+    return "to-web" in world.command("node", "ip", "-brief", "link")

@@ -31,7 +31,7 @@ from tests.enforcers.pod_world import (
     sets,
 )
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -9,9 +9,10 @@ from enforcers.core.netlink.messages import ACK, DUMP, NESTED, REQUEST, attribut
 from schemas.addresses import ICMP, ICMPV6
 
 CTNETLINK: Final = 1 << 8
-NEW, GET, DELETE = CTNETLINK, CTNETLINK | 1, CTNETLINK | 2
+NEW, GET, DELETE, GET_STATISTICS = CTNETLINK, CTNETLINK | 1, CTNETLINK | 2, CTNETLINK | 5
 TUPLE_ORIGINAL, TUPLE_REPLY, MARK, ZONE, MARK_MASK = 1, 2, 8, 18, 21
 IP, PROTOCOL = 1, 2
+ENTRIES: Final = 1
 ADDRESS_KINDS: Final = {1: "source", 2: "destination", 3: "source", 4: "destination"}
 NUMBER, SOURCE_PORT, DESTINATION_PORT, ICMP_TYPE, ICMPV6_TYPE = 1, 2, 3, 5, 8
 
@@ -34,6 +35,16 @@ class Connection(msgspec.Struct, frozen=True, gc=False):
     mark: int
     identity: bytes
     """The kernel's own words for which connection it is, family first: what an update has to repeat."""
+
+
+def count_request() -> bytes:
+    """Ask how many connections the namespace has."""
+    return message(GET_STATISTICS, REQUEST | ACK, struct.pack("=BBH", 0, 0, 0))
+
+
+def parse_count(body: bytes) -> int:
+    """The answer."""
+    return int.from_bytes(dict(attributes(body[4:]))[ENTRIES], "big")
 
 
 def dump_request(family: int, mark: int = 0) -> bytes:

@@ -18,6 +18,11 @@ from enforcers.core.set_rendering import MAX_MEMBERS, TYPES, hash_size, kind
 
 SUBSYSTEM: Final = 6 << 8
 CREATE, DESTROY, RENAME, SWAP, LIST, ADD, DELETE, TYPE = (SUBSYSTEM | each for each in (2, 3, 5, 6, 7, 9, 10, 13))
+NUMBERING_VERSION: Final = 7
+"""The first protocol version in which a set's number is told."""
+INDEX: Final = 11
+FLAGS, HEADERS_ONLY = 6, 4
+"""IPSET_ATTR_FLAGS, IPSET_FLAG_LIST_HEADER."""
 EXCLUSIVE: Final = 0x200 | 0x400
 """Without it creating one that exists is no error, even where the existing one is of another family."""
 PROTOCOL_VERSION: Final = 6
@@ -87,6 +92,22 @@ def rename(name: str, to: str) -> bytes:
 def destroy(name: str) -> bytes:
     """The request that destroys the ipset *name*, which nothing may name any more."""
     return message(DESTROY, REQUEST | ACK, _head(4, name))
+
+
+def numbers_query() -> bytes:
+    """Ask for all sets without their members."""
+    head = struct.pack("=BBH", FAMILY_NUMBERS[4], 0, 0) + attribute(PROTOCOL, bytes((NUMBERING_VERSION,)))
+    return message(LIST, REQUEST | DUMP, head + attribute(FLAGS | BIG_ENDIAN, struct.pack(">I", HEADERS_ONLY)))
+
+
+def read_numbers(bodies: Iterable[bytes]) -> dict[str, int]:
+    """By name, the number by which rules name each set; none where the kernel does not tell them."""
+    told = (dict(attributes(body[4:])) for body in bodies)
+    return {
+        parts[SETNAME].rstrip(b"\0").decode(errors="replace"): int.from_bytes(parts[INDEX], "big")
+        for parts in told
+        if INDEX in parts
+    }
 
 
 def listing_query() -> bytes:

@@ -58,3 +58,8 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def error_number(body: bytes) -> int:
     """The errno of an ERROR message; 0 is an acknowledgement."""
     return -int(struct.unpack_from("=i", body)[0])
+
+
+def refused_sequence(body: bytes) -> int:
+    """The sequence number of the message that an ERROR message is about."""
+    return int(HEADER.unpack_from(body, 4)[3])

@@ -1,0 +1,298 @@
+"""Our rules as the kernel takes them: one line of iptables becomes the expressions that iptables-nft makes of it.
+
+Only the words that `rendering` uses are known; any other is `Unencodable`, and whoever asked lets the tool do it. What
+the tool lists of a rule that was written so is what it lists of one it wrote itself (shown by a trial at the start).
+
+Sources: Linux ``uapi/linux/netfilter/nf_tables.h`` (expressions), ``xt_*.h`` (the matches and targets of xtables).
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from enforcers.core.layout import CHAIN_PREFIX
+from enforcers.core.netlink.messages import NESTED, attribute
+from schemas.addresses import ICMP, ICMPV6, SCTP, TCP, UDP
+
+REMEMBERED: Final = 4096
+"""Lines that need not be encoded again; some 600 bytes each."""
+PROTOCOLS: Final = {"icmp": ICMP, "tcp": TCP, "udp": UDP, "sctp": SCTP, "ipv6-icmp": ICMPV6}
+FLAGS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
+VERDICTS: Final = {"DROP": 0, "ACCEPT": 1, "RETURN": -5}
+JUMP, GOTO = -3, -4
+REGISTER: Final = 1
+EQUAL: Final = 0
+META_KEYS: Final = {"-p": 16, "-i": 6, "-o": 7}
+TRANSPORT: Final = 2
+"""Base of an offset: the transport header."""
+CTSTATE, CTDIR = 0x1, 0x1000
+"""XT_CONNTRACK_STATE, XT_CONNTRACK_DIRECTION."""
+STATES: Final = {"INVALID": 1, "ESTABLISHED": 2, "RELATED": 4, "NEW": 8}
+SCTP_DESTINATION_PORTS: Final = 2
+MULTIPORT_DESTINATION: Final = 1
+MULTIPORT_SLOTS: Final = 15
+SOURCE_BITS: Final = (2, 4)
+"""xt_set: whether the first, the second dimension is looked up by the packet's source."""
+
+
+class Unencodable(Exception):
+    """A *line* has a word that is not known here."""
+
+    def __init__(self, line: str, word: str) -> None:
+        super().__init__(f"no encoding for {word!r} in {line!r}")
+        self.line = line
+        self.retriable = False
+
+
+class SetMatch(msgspec.Struct, frozen=True, gc=False):
+    """A match of an ipset: a rule names it by its number, which differs between namespaces."""
+
+    name: str
+    sides: str
+
+    def encode(self, index: int) -> bytes:
+        sides = self.sides.split(",")
+        flags = sum(bit for side, bit in zip(sides, SOURCE_BITS, strict=False) if side == "src")
+        return _extension("match", "set", 4, struct.pack("=HBB", index, len(sides), flags).ljust(48, b"\0"))
+
+
+Part = bytes | SetMatch
+
+
+class Encoded(msgspec.Struct, frozen=True, gc=False):
+    """One rule, but for the numbers of its sets."""
+
+    compatible: bytes
+    """NFTA_RULE_COMPAT: the protocol, for matches of xtables that insist on one."""
+    parts: tuple[Part, ...]
+
+    def body(self, indices: Mapping[str, int]) -> bytes:
+        """Its attributes. Raises `KeyError` for a set without a number."""
+        parts = [part if isinstance(part, bytes) else part.encode(indices[part.name]) for part in self.parts]
+        return self.compatible + attribute(4 | NESTED, b"".join(parts))
+
+    @property
+    def sets(self) -> list[str]:
+        return [part.name for part in self.parts if isinstance(part, SetMatch)]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def encode(line: str) -> Encoded:
+    """A rule's words as `rendering` writes them, without command and chain. Raises `Unencodable`."""
+    parts: list[Part] = []
+    target: tuple[Part, ...] = ()
+    protocol = module = ""
+    for option, value in _options(line):
+        try:
+            if option == "-m":
+                module = MODULES[value]
+            elif option == "--comment":
+                parts.append(_comment(value))
+            elif option in ("-j", "-g"):
+                target = _target(option, value)
+            elif option == "--set-xmark":
+                target = _mark_target(value)
+            else:
+                parts += _match("" if option in GENERAL else module, option, value)
+                protocol = value if option == "-p" else protocol
+        except (KeyError, ValueError):
+            raise Unencodable(line, f"{module} {option} {value}") from None
+    return Encoded(_compatible(protocol), (*parts, COUNTER, *target))
+
+
+def _options(line: str) -> Iterator[tuple[str, str]]:
+    """Each option with its value, which may be of several words."""
+    option = ""
+    values: list[str] = []
+    for word in line.split():
+        if word.startswith("-"):
+            if option or values:
+                yield option, " ".join(values)
+            option, values = word, []
+        else:
+            values.append(word)
+    yield option, " ".join(values)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _match(module: str, option: str, value: str) -> tuple[Part, ...]:
+    return tuple(OPTIONS[module, option](value))
+
+
+@lru_cache
+def _target(option: str, name: str) -> tuple[Part, ...]:
+    if name == "CONNMARK":
+        return ()  # its option follows
+    if option == "-j" and name in VERDICTS:
+        return (_verdict(VERDICTS[name]),)
+    if not name.startswith(CHAIN_PREFIX):  # an extension, for all that is known here
+        raise ValueError(name)
+    return (_verdict(GOTO if option == "-g" else JUMP, name),)
+
+
+@lru_cache
+def _mark_target(value: str) -> tuple[Part, ...]:
+    info = struct.pack("=IIIBBBx", *_masked(value), 0xFFFFFFFF, 0, 0, 0)
+    return (_extension("target", "CONNMARK", 2, info),)
+
+
+@lru_cache
+def _compatible(protocol: str) -> bytes:
+    return attribute(5 | NESTED, _number(1, _protocol(protocol) if protocol else 0) + _number(2, 0))
+
+
+def _protocol(name: str) -> int:
+    number = PROTOCOLS.get(name) or int(name)
+    if not number:  # any, for the tool
+        raise ValueError(name)
+    return number
+
+
+def _link(option: str, name: str) -> list[Part]:
+    if name.endswith("+"):  # any name that begins so, for the tool
+        raise ValueError(name)
+    return [_meta(option), _compare(name.encode() + b"\0")]
+
+
+# --- options of matches ----------------------------------------------------------------------------------------------
+
+
+def _destination_port(value: str) -> list[Part]:
+    first, last = (struct.pack(">H", port) for port in _range(value))
+    if first == last:
+        return [_payload(2, 2), _compare(first)]
+    within = _register(1) + _number(2, EQUAL) + _data(3, first) + _data(4, last)
+    return [_payload(2, 2), _expression("range", within)]
+
+
+def _sctp_port(value: str) -> list[Part]:
+    chunks = bytes(256) + bytes(4) + b"\xff\0\0" * 4 + bytes(4)  # map, kind of match, flags (none: -1), their count
+    info = struct.pack("=HHHH", *_range(value), 0, 0) + chunks + struct.pack("=II", SCTP_DESTINATION_PORTS, 0)
+    return [_extension("match", "sctp", 0, info)]
+
+
+def _tcp_flags(value: str) -> list[Part]:
+    mask, wanted = (bytes((sum(FLAGS[flag] for flag in word.split(",")),)) for word in value.split())
+    masked = _register(1) + _number(2, REGISTER) + _number(3, 1) + _number(6, 0) + _data(4, mask) + _data(5, b"\0")
+    return [_payload(13, 1), _expression("bitwise", masked), _compare(wanted)]
+
+
+def _destination_ports(value: str) -> list[Part]:
+    ports: list[int] = []
+    continued: list[int] = []
+    for each in value.split(","):
+        first, last = _range(each)
+        ports += [first] if first == last else [first, last]
+        continued += [0] if first == last else [1, 0]
+    slots = MULTIPORT_SLOTS - len(ports)
+    info = struct.pack("=BB", MULTIPORT_DESTINATION, len(ports))
+    info += struct.pack(f"={MULTIPORT_SLOTS}H", *ports, *[0] * slots) + bytes((*continued, *[0] * slots, 0))
+    return [_extension("match", "multiport", 1, info)]
+
+
+def _connection_mark(value: str) -> list[Part]:
+    return [_extension("match", "connmark", 1, struct.pack("=IIB", *_masked(value), 0))]
+
+
+def _connection_direction(value: str) -> list[Part]:
+    return [_conntrack(CTDIR, {"ORIGINAL": 0, "REPLY": CTDIR}[value], 0)]
+
+
+def _connection_state(value: str) -> list[Part]:
+    return [_conntrack(CTSTATE, 0, sum(STATES[state] for state in value.split(",")))]
+
+
+def _conntrack(asked: int, inverted: int, states: int) -> bytes:
+    info = bytes(146) + struct.pack("=HHH", asked, inverted, states)  # nothing is asked of addresses, ports, expiry
+    return _extension("match", "conntrack", 3, info.ljust(164, b"\0"))
+
+
+def _icmp_type(match: str, value: str) -> list[Part]:
+    return [_extension("match", match, 0, struct.pack("=BBBB", int(value), 0, 0xFF, 0))]
+
+
+def _comment(value: str) -> bytes:
+    """Every rule has another."""
+    return COMMENT_HEAD + value.strip('"').encode().ljust(COMMENT_BYTES, b"\0")
+
+
+GENERAL: Final = ("-p", "-i", "-o")
+OPTIONS: Final[Mapping[tuple[str, str], Callable[[str], list[Part]]]] = {
+    ("", "-p"): lambda value: [_meta("-p"), _compare(bytes((_protocol(value),)))],
+    ("", "-i"): lambda value: _link("-i", value),
+    ("", "-o"): lambda value: _link("-o", value),
+    ("tcp", "--dport"): _destination_port,
+    ("udp", "--dport"): _destination_port,
+    ("sctp", "--dport"): _sctp_port,
+    ("tcp", "--tcp-flags"): _tcp_flags,
+    ("multiport", "--dports"): _destination_ports,
+    ("connmark", "--mark"): _connection_mark,
+    ("conntrack", "--ctdir"): _connection_direction,
+    ("set", "--match-set"): lambda value: [SetMatch(*value.split())],
+    ("conntrack", "--ctstate"): _connection_state,
+    ("icmp", "--icmp-type"): lambda value: _icmp_type("icmp", value),
+    ("icmp6", "--icmpv6-type"): lambda value: _icmp_type("icmp6", value),
+}
+"""By module and option."""
+MODULES: Final = {module: module for module, _ in OPTIONS if module} | {"comment": "comment"}
+"""To say one that is not known, and nothing of it, is to ask for something as well."""
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    return int(first), int(last or first)
+
+
+def _masked(text: str) -> tuple[int, int]:
+    value, mask = text.split("/")
+    return int(value, 0), int(mask, 0)
+
+
+# --- expressions -----------------------------------------------------------------------------------------------------
+
+
+def _expression(name: str, data: bytes) -> bytes:
+    return attribute(1 | NESTED, attribute(1, name.encode() + b"\0") + attribute(2 | NESTED, data))
+
+
+def _extension(kind: str, name: str, revision: int, info: bytes) -> bytes:
+    """A match or target of xtables; its data are as long as a multiple of the machine's word."""
+    padded = info + bytes(-len(info) % struct.calcsize("@P"))
+    return _expression(kind, attribute(1, name.encode() + b"\0") + _number(2, revision) + attribute(3, padded))
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack(">I", value))
+
+
+def _register(kind: int) -> bytes:
+    return _number(kind, REGISTER)
+
+
+def _data(kind: int, value: bytes) -> bytes:
+    return attribute(kind | NESTED, attribute(1, value))
+
+
+def _meta(key: str) -> bytes:
+    return _expression("meta", _number(2, META_KEYS[key]) + _register(1))
+
+
+def _compare(value: bytes) -> bytes:
+    return _expression("cmp", _register(1) + _number(2, EQUAL) + _data(3, value))
+
+
+def _payload(offset: int, length: int) -> bytes:
+    return _expression("payload", _register(1) + _number(2, TRANSPORT) + _number(3, offset) + _number(4, length))
+
+
+def _verdict(code: int, chain: str = "") -> bytes:
+    verdict = attribute(1, struct.pack(">i", code)) + (attribute(2, chain.encode() + b"\0") if chain else b"")
+    return _expression("immediate", _number(1, 0) + attribute(2 | NESTED, attribute(2 | NESTED, verdict)))
+
+
+COMMENT_BYTES: Final = 256
+COMMENT_HEAD: Final = _extension("match", "comment", 0, bytes(COMMENT_BYTES))[:-COMMENT_BYTES]
+COUNTER: Final = _expression("counter", attribute(1, bytes(8)) + attribute(2, bytes(8)))

@@ -1,0 +1,88 @@
+"""Input of ``iptables-nft-restore --noflush`` as one transaction of nftables, for both families at once.
+
+The tool needs one per family, so that for a moment one is newer than the other; this does not. Chains that hooks lead
+from are only made where they are missing: nothing of them is set, above all no policy.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from enforcers.core.layout import CHAIN_PREFIX, TABLE, Family
+from enforcers.core.netlink.messages import ACK, NESTED, REQUEST, attribute, message
+from enforcers.core.netlink.rules import Encoded, Unencodable, encode
+
+SUBSYSTEM: Final = 10
+NEW_TABLE, NEW_CHAIN, DELETE_CHAIN, NEW_RULE, DELETE_RULE = (SUBSYSTEM << 8 | each for each in (0, 3, 5, 6, 8))
+BATCH_BEGIN, BATCH_END = 16, 17
+CREATE, APPEND = 0x400, 0x800
+FAMILY_NUMBERS: Final[Mapping[Family, int]] = {4: 2, 6: 10}
+HOOK_NUMBERS: Final = {"PREROUTING": 0, "POSTROUTING": 4}
+PRIORITY: Final = -150
+"""NF_IP_PRI_MANGLE."""
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One message of the transaction, and the line that asked for it."""
+
+    line: str
+    kind: int
+    flags: int
+    family: Family
+    place: bytes
+    rule: Encoded | None = None
+
+    def encode(self, indices: Mapping[str, int], sequence: int, *, last: bool) -> bytes:
+        body = struct.pack("=BBH", FAMILY_NUMBERS[self.family], 0, 0) + self.place
+        if self.rule is not None:
+            body += self.rule.body(indices)
+        return message(self.kind, REQUEST | self.flags | (ACK if last else 0), body, sequence)
+
+
+def steps(tables: Mapping[Family, str]) -> list[Step]:
+    """What *tables*, the tool's input by family, ask for. Raises `Unencodable`."""
+    return [step for family, text in tables.items() for step in _steps(family, text)]
+
+
+def sets(transaction: Sequence[Step]) -> list[str]:
+    """The ipsets that it names, each once."""
+    return list(dict.fromkeys(name for step in transaction if step.rule is not None for name in step.rule.sets))
+
+
+def batch(transaction: Sequence[Step], indices: Mapping[str, int]) -> bytes:
+    """All of it as one datagram; step n has the sequence number n + 1, and the last one is acknowledged.
+
+    *indices*: the number of each ipset in the namespace.
+    """
+    generic = struct.pack(">BBH", 0, 0, SUBSYSTEM)
+    bodies = [
+        step.encode(indices, number, last=number == len(transaction)) for number, step in enumerate(transaction, 1)
+    ]
+    return b"".join([message(BATCH_BEGIN, REQUEST, generic), *bodies, message(BATCH_END, REQUEST, generic)])
+
+
+def _steps(family: Family, text: str) -> Iterator[Step]:
+    table = attribute(1, TABLE.encode() + b"\0")
+    yield Step(f"*{TABLE}", NEW_TABLE, CREATE, family, table)
+    for line in text.splitlines():
+        if line in (f"*{TABLE}", "COMMIT"):
+            continue
+        first, _, rest = line.partition(" ")
+        command, chain, rule = (":", first[1:], "") if first.startswith(":") else (first, *rest.partition(" ")[::2])
+        name, own = chain.encode() + b"\0", chain.startswith(CHAIN_PREFIX)
+        if command == ":" and own:
+            yield Step(line, NEW_CHAIN, CREATE, family, table + attribute(3, name))
+            yield Step(line, DELETE_RULE, 0, family, table + attribute(2, name))
+        elif command == "-A" and own:
+            yield Step(line, NEW_RULE, CREATE | APPEND, family, table + attribute(2, name), encode(rule))
+        elif command == "-I" and chain in HOOK_NUMBERS:
+            hook = attribute(1, struct.pack(">I", HOOK_NUMBERS[chain])) + attribute(2, struct.pack(">i", PRIORITY))
+            base = table + attribute(3, name) + attribute(4 | NESTED, hook) + attribute(7, b"filter\0")
+            yield Step(line, NEW_CHAIN, CREATE, family, base)
+            yield Step(line, NEW_RULE, CREATE, family, table + attribute(2, name), encode(rule))
+        elif command == "-X" and own:
+            yield Step(line, DELETE_CHAIN, 0, family, table + attribute(3, name))
+        else:
+            raise Unencodable(line, command)
