@@ -122,7 +122,7 @@ class Programming:
         else:
             if (
                 node.pods.get(uid) is pod and pod not in self._waiting
-            ):  # what it was told meanwhile it does not hold yet
+            ):  # else it does not hold yet what it was told since
                 node.failing.pop(uid, None)
             if patch:
                 node.note(pod.sandbox, patch, time.perf_counter() - began)
