@@ -128,6 +128,7 @@ class CriRuntime:
                 name=each.metadata.name,
                 netns=network.netns,
                 addresses=network.addresses,
+                handler=each.runtime_handler,
                 containers=tuple(sorted(containers.get(each.id, ()), key=lambda detail: detail.name)),
             )
         return found

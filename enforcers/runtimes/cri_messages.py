@@ -17,7 +17,9 @@ MESSAGES: Final = {
     "StateValue": "state:1:int32",
     "SandboxFilter": "state:2:StateValue",
     "ListSandboxesRequest": "filter:1:SandboxFilter",
-    "ListedSandbox": "id:1:string metadata:2:Metadata state:3:int32 created_at:4:int64 annotations:6:Entry*",
+    "ListedSandbox": (
+        "id:1:string metadata:2:Metadata state:3:int32 created_at:4:int64 annotations:6:Entry* runtime_handler:7:string"
+    ),
     "ListSandboxesResponse": "items:1:ListedSandbox*",
     "SandboxStatusRequest": "id:1:string verbose:2:bool",
     "Address": "ip:1:string",

@@ -56,6 +56,21 @@ async def test_a_pod_is_seen_by_its_events_with_its_namespace_and_containers_and
                     break
 
 
+async def test_the_handler_of_a_pods_runtime_class_is_told(cluster: Cluster):
+    node = cluster.nodes[0]
+    handled = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "named"}, "handler": "runc"}
+    await cluster.apply(handled)
+    await cluster.apply(pod("handled", node.name, runtimeClassName="named"), pod("usual", node.name))
+    await cluster.kubectl("wait", "pod", "handled", "usual", "--for=condition=Ready", "--timeout=60s")
+    async with CriRuntime(str(node.containerd_socket)) as runtime:
+        found = await runtime.sandboxes()
+    assert {each.name: each.handler for each in found.values() if each.name in ("handled", "usual")} == {
+        "handled": "runc",
+        "usual": "",
+    }
+    await cluster.kubectl("delete", "pod", "handled", "usual", "--wait=false")
+
+
 async def test_a_runtime_that_is_not_there_is_waited_for(tmp_path: Path):
     runtime = CriRuntime(str(tmp_path / "nobody.sock"), relist_seconds=0.05)
     async with runtime, aclosing(runtime.watch()) as watching:
