@@ -17,6 +17,7 @@ from typing import Final
 from enforcers.local_node import TROUBLE, LocalNode
 from enforcers.pod import PodEnforcement
 from schemas.policy import Mark
+from schemas.status import PodState
 from streams.backoff import Backoff
 
 LATE_SECONDS: Final = 1.0
@@ -39,6 +40,7 @@ class Programming:
         self._late: set[str] = set()  # being programmed since an earlier round
         self._missed: set[str] = set()  # of these, what is dirty again
         self._retry_at = 0.0  # loop time, where anything is failing
+        self._since = time.time()  # sandboxes from before were not ours to meet
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until *stop* is set and the round that was begun has ended; setting ``node.work`` makes it look."""
@@ -96,7 +98,7 @@ class Programming:
     async def _realize(self, uid: str, pod: PodEnforcement) -> None:
         node = self._node
         async with self._turns:
-            began = time.perf_counter()
+            began, untouched = time.perf_counter(), pod.writes == 0 and pod.state is not PodState.OPEN
             try:
                 async with asyncio.timeout(GIVEN_UP_SECONDS):
                     program = node.program_of(uid)
@@ -109,3 +111,5 @@ class Programming:
                 node.failing.pop(uid, None)
                 if patch:
                     node.note(pod.sandbox, patch, time.perf_counter() - began)
+                    if untouched and pod.sandbox.created_at > self._since:
+                        node.metrics.enforced_after_seconds.observe(time.time() - pod.sandbox.created_at)

@@ -25,7 +25,9 @@ NETLINK_LISTEN_ALL_NSID: Final = 8
 NFNLGRP_NFTABLES: Final = 7
 NEW_GENERATION: Final = 10 << 8 | 15
 """NFT_MSG_NEWGEN: a transaction was committed."""
-BUFFER_BYTES: Final = 1 << 20
+SO_RCVBUFFORCE: Final = 33
+BUFFER_BYTES: Final = 64 << 20
+"""Every rule comes along with its transaction; what did not fit would be an error of the next read."""
 
 
 class Commits:
@@ -69,7 +71,7 @@ class Commits:
 
 def _listening() -> socket.socket:
     made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, BUFFER_BYTES)
+    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
     made.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
     made.bind((0, 0))
     made.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)

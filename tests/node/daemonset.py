@@ -18,6 +18,7 @@ from tests.node.stack import MANIFESTS, Stack
 NAMESPACE: Final = "eastwest"
 CONTAINERD: Final = "/run/containerd"
 STATE: Final = "/var/lib/eastwest"
+SOCKET: Final = "/run/eastwest"
 
 
 class DaemonSetStack(Stack):
@@ -75,11 +76,13 @@ class DaemonSetStack(Stack):
             "volumeMounts": [
                 {"mountPath": CONTAINERD, "name": "containerd", "subPathExpr": own_folder},
                 {"mountPath": STATE, "name": "state", "subPathExpr": own_folder},
+                {"mountPath": SOCKET, "name": "socket", "subPathExpr": own_folder},
             ],
         }
         volumes = [
             {"name": "containerd", "hostPath": {"path": str(self.cluster.folder)}},
             {"name": "state", "hostPath": {"path": str(self.folder / "state")}},
+            {"name": "socket", "hostPath": {"path": str(self.folder / "socket")}},
         ]
         daemonset = {
             **_named("apps/v1", "DaemonSet", "enforcer"),

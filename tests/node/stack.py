@@ -122,7 +122,8 @@ class Stack:
 
     def start_enforcer(self, node: Node, *arguments: str) -> ChildProcess:
         """The one of *node*, on its containerd; *arguments* are further flags."""
-        given = ("--node", node.name, "--runtime", str(node.containerd_socket), "--status-seconds", "1", *arguments)
+        sockets = ("--runtime", str(node.containerd_socket), "--socket", str(self.folder / node.name / "enforcer.sock"))
+        given = ("--node", node.name, *sockets, "--status-seconds", "1", *arguments)
         self.since[node.name] = now()
         self.enforcers[node.name] = self.spawn("enforcer", *given, machine=node.namespace, folder=node.name)
         return self.enforcers[node.name]

@@ -38,6 +38,8 @@ async def test_it_rolls_out_on_every_node_and_reaches_pods_that_are_younger_than
             for command in ("iptables-nft-save", "ip6tables-nft-save"):
                 seen = await dual_stack.on(node, "nsenter", f"--net={place}", command, "-t", "mangle")
                 assert "EW-" in seen
+            assert "enforced" in await dual_stack.on(node, "eastwest", "node", "pods", "-n", shop.name)
+            await dual_stack.on(node, "eastwest", "node", "verify")  # fails where anything differs
         await shop.obeys("friend -x web-1:8080 web-2:8080\nfriend -> other:8080")
     assert "Traceback" not in await dual_stack.logs()
 
