@@ -5,6 +5,7 @@ import json
 import subprocess
 from pathlib import Path
 
+from tests.components.kubernetes.node import Node
 from tests.node.shop import Shop
 from tests.node.stack import Stack
 
@@ -13,16 +14,25 @@ async def pod_state(stack: Stack, shop: Shop, name: str) -> str:
     return str((await stack.get("container-workloads", "-n", shop.name, name))["status"]["state"])
 
 
+def ctr(node: Node, *arguments: str) -> str:
+    """containerd's own tool, on *node*; its output. Raises CalledProcessError."""
+    command = ["ctr", "-a", str(node.containerd_socket), "-n", "k8s.io", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+def running_sandbox(node: Node, uid: str) -> str:
+    """The id of a Pod's sandbox on *node* whose process runs; empty: none."""
+    sandboxes = f'labels."io.kubernetes.pod.uid"=={uid},labels."io.cri-containerd.kind"==sandbox'
+    running = {line.split()[0] for line in ctr(node, "tasks", "ls").splitlines() if line.endswith("RUNNING")}
+    return next((each for each in ctr(node, "containers", "ls", "-q", sandboxes).split() if each in running), "")
+
+
 async def netns_of(stack: Stack, shop: Shop, name: str) -> Path:
     """The file of a Pod's network namespace, as containerd's own tool tells it."""
     item = shop.pods[name]
     node = next(each for each in stack.cluster.nodes if each.name == item["spec"]["nodeName"])
-    ctr = ["ctr", "-a", str(node.containerd_socket), "-n", "k8s.io", "containers"]
     identity = item["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    run = await asyncio.to_thread(
-        subprocess.run, [*ctr, "info", identity], check=True, capture_output=True, text=True, timeout=20
-    )
-    sandbox = json.loads(run.stdout)
+    sandbox = json.loads(await asyncio.to_thread(ctr, node, "containers", "info", identity))
     namespaces = sandbox["Spec"]["linux"]["namespaces"]
     path = next(each["path"] for each in namespaces if each["type"] == "network")
     return _named(path)

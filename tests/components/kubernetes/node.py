@@ -71,6 +71,11 @@ class Node:
         return self.folder / "containerd.sock"
 
     @property
+    def static_pods(self) -> Path:
+        """What the kubelet runs without being told by the API server: one Pod per file."""
+        return self.folder / "static-pods"
+
+    @property
     def processes(self) -> list[ChildProcess]:
         """The node's own, in the order in which they were started."""
         return list(self._processes.values())
@@ -102,6 +107,7 @@ class Node:
 
     def start_kubelet(self, certificates: Certificates, kubeconfig: Path) -> None:
         self._make_cgroups()
+        self.static_pods.mkdir()
         configuration = self.folder / "kubelet.json"
         configuration.write_text(json.dumps(self._kubelet_configuration(certificates)))
         command: list[str | Path] = [
@@ -174,6 +180,8 @@ class Node:
             "failCgroupV1": False,
             "oomScoreAdj": 0,
             "resolvConf": "",
+            "staticPodPath": str(self.static_pods),
+            "fileCheckFrequency": "1s",
             "podLogsDir": str(self.folder / "pod-logs"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
             # The machine's own fullness must not evict a test's Pods.
