@@ -109,10 +109,11 @@ def sandbox_of(record: Any) -> Sandbox | None:
         return None
     try:
         known = _decode(told).metadata
-    except msgspec.DecodeError as error:
+        if not known.netns or not known.ip:  # the node's, or not made yet
+            return None
+        carried = tuple(map(addresses.pack, (known.ip, *(known.more or ()))))
+    except ValueError as error:  # another containerd may keep something else there
         _log.debug("a sandbox that is only known once it is listed", sandbox=record.id, reason=str(error))
-        return None
-    if not known.netns or not known.ip:  # the node's, or not made yet
         return None
     pod = known.config.metadata
     return Sandbox(
@@ -121,7 +122,7 @@ def sandbox_of(record: Any) -> Sandbox | None:
         namespace=pod.namespace,
         name=pod.name,
         netns=mounted(known.netns),
-        addresses=tuple(map(addresses.pack, (known.ip, *(known.more or ())))),
+        addresses=carried,
         handler=known.handler,
         created_at=record.created_at.seconds + record.created_at.nanos / 1e9,
     )

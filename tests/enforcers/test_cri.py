@@ -6,8 +6,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from enforcers.kernel.addressing import interface_of
+from enforcers.runtimes.calls import Calls
+from enforcers.runtimes.containerd import METADATA, Containerd
 from enforcers.runtimes.cri import CriRuntime
 from enforcers.runtimes.runtime import Sandbox
 from tests.components.kubernetes.cluster import Cluster
@@ -56,7 +59,7 @@ async def test_a_pod_is_seen_by_its_events_with_its_namespace_and_containers_and
                     break
 
 
-async def test_the_handler_of_a_pods_runtime_class_is_told(cluster: Cluster):
+async def test_the_handler_of_a_runtime_class_is_told_and_containerd_says_what_its_cri_says(cluster: Cluster):
     node = cluster.nodes[0]
     handled = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "named"}, "handler": "runc"}
     await cluster.apply(handled)
@@ -64,6 +67,10 @@ async def test_the_handler_of_a_pods_runtime_class_is_told(cluster: Cluster):
     await cluster.kubectl("wait", "pod", "handled", "usual", "--for=condition=Ready", "--timeout=60s")
     async with CriRuntime(str(node.containerd_socket)) as runtime:
         found = await runtime.sandboxes()
+    calls = Calls(str(node.containerd_socket), metadata=METADATA)
+    for each in found.values():
+        assert await Containerd(calls).sandbox(each.id) == structs.replace(each, containers=())
+    calls.close()
     assert {each.name: each.handler for each in found.values() if each.name in ("handled", "usual")} == {
         "handled": "runc",
         "usual": "",
