@@ -124,7 +124,7 @@ def sandbox_of(record: Any) -> Sandbox | None:
         netns=mounted(known.netns),
         addresses=carried,
         handler=known.handler,
-        created_at=record.created_at.seconds + record.created_at.nanos / 1e9,
+        created_at=(record.created_at.seconds * 10**9 + record.created_at.nanos) / 1e9,  # as the list's, to the bit
     )
 
 

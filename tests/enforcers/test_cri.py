@@ -41,7 +41,7 @@ async def test_a_pod_is_seen_by_its_events_with_its_namespace_and_containers_and
                 found = named(sandboxes, "seen-by-cri")
                 if found and found.containers and found.containers[0].state == "running":
                     break
-        await cluster.kubectl("wait", "pod", "on-the-host", "--for=condition=Ready", "--timeout=60s")
+        await cluster.kubectl("wait", "pod", "seen-by-cri", "on-the-host", "--for=condition=Ready", "--timeout=60s")
         uid = await cluster.kubectl("get", "pod", "seen-by-cri", "-o", "jsonpath={.metadata.uid}")
         address = await cluster.kubectl("get", "pod", "seen-by-cri", "-o", "jsonpath={.status.podIP}")
 
