@@ -17,7 +17,7 @@ INSIDE := $(shell [ "$$(id -u)" = 0 ] || ! unshare -Urnm mount -t tmpfs tmpfs /r
 SMALL_TIERS := not (apiserver or node or docker or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-stack test-chaos lint bench clean \
+.PHONY: help demo image test test-cluster test-stack test-chaos lint bench clean \
 	ready-for-tests ready-for-cluster ready-for-stack
 
 help: ## this list
@@ -34,6 +34,10 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready ## a small shop in three namespaces: real rules, real packets, no cluster; half a minute
 	@.ci/setup demo
 	$(RUN)/eastwest demo
+
+image: $(VENV)/ready ## the container image of every role, as dist/eastwest-VERSION.tar: no engine, no registry (root)
+	@.ci/setup image
+	@$(RUN)/python -m compose.image
 
 ready-for-tests: $(VENV)/ready
 	@.ci/setup test

@@ -28,6 +28,12 @@ class Metrics:
             buckets=(0.0001, 0.001, 0.005, 0.02, 0.1, 1),
             registry=registry,
         )
+        self.enforced_after_seconds = Histogram(
+            "eastwest_sandbox_to_enforced_seconds",
+            "From the creation of a sandbox to its first rules, of new Pods that a policy isolates.",
+            buckets=(0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+            registry=registry,
+        )
 
     def count_pods(self, states: Mapping[PodState, int], bypassable: int) -> None:
         """Every state has its count, so that one that nobody is in any more goes back to zero."""

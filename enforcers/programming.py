@@ -19,6 +19,7 @@ from typing import Final
 from enforcers.local_node import TROUBLE, LocalNode
 from enforcers.pod import PodEnforcement
 from schemas.policy import Mark
+from schemas.status import PodState
 from streams.backoff import Backoff
 
 LATE_SECONDS: Final = 1.0
@@ -42,6 +43,7 @@ class Programming:
         self._waiting: dict[PodEnforcement, asyncio.Task[None]] = {}  # have not asked yet what the Pod should hold
         self._backoff = Backoff(first_seconds=0.1, limit_seconds=10.0)
         self._retry_at = 0.0  # loop time, where anything is failing
+        self._since = time.time()  # sandboxes from before were not ours to meet
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until *stop* is set and all rounds have ended; setting ``node.work`` makes it look."""
@@ -110,7 +112,7 @@ class Programming:
 
     async def _realize(self, uid: str, pod: PodEnforcement) -> None:
         node = self._node
-        began = time.perf_counter()
+        began, untouched = time.perf_counter(), pod.writes == 0 and pod.state is not PodState.OPEN
         try:
             async with asyncio.timeout(GIVEN_UP_SECONDS):
                 program = node.program_of(uid)
@@ -120,9 +122,10 @@ class Programming:
         except TROUBLE as error:
             node.fail(uid, pod, error)
         else:
-            if (
-                node.pods.get(uid) is pod and pod not in self._waiting
-            ):  # else it does not hold yet what it was told since
+            # Else it does not hold yet what it was told since.
+            if node.pods.get(uid) is pod and pod not in self._waiting:
                 node.failing.pop(uid, None)
             if patch:
                 node.note(pod.sandbox, patch, time.perf_counter() - began)
+                if untouched and pod.sandbox.created_at > self._since:
+                    node.metrics.enforced_after_seconds.observe(time.time() - pod.sandbox.created_at)

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.runtimes.cri import CriRuntime, RuntimeUnavailable
+from enforcers.runtimes.calls import RuntimeUnavailable
+from enforcers.runtimes.cri import CriRuntime
 from enforcers.settings import EnforcerSettings
 from enforcers.uninstalling import uninstall as remove
 

@@ -1,76 +1,56 @@
-"""The Pods of this node, as containerd reports them: by its CRI socket, and its own events for speed.
+"""The Pods of this node: each as soon as containerd makes it, and all of them as its CRI lists them.
 
-    ListPodSandbox ─▶ what is new: PodSandboxStatus ─▶ namespace and addresses ─┐
-    ListContainers ─▶ what is new: ContainerStatus ─▶ details ──────────────────┴─▶ Sandbox values
-    Events/Subscribe ─▶ list again, at once
+    containerd's events ─┬─▶ a container was written: previewed ─┐
+                         └─▶ listed again ───────────────────────┴─▶ all sandboxes, whenever that is something new
 
-containerd's own events serve any number of listeners. CRI's `GetContainerEvents` has one queue for all who ask, so we
-would take events away from the kubelet: it is never called.
+What is previewed counts until it is listed, or gone. A runtime that has no such events is listed every so often.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+import time
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
-import msgspec
 import structlog
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
-from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from enforcers.runtimes.cri_messages import CONTAINER_STATES, NETWORK_OF_NODE, SANDBOX_READY, message_type
+from enforcers.runtimes import containerd
+from enforcers.runtimes.calls import Calls, RuntimeUnavailable
+from enforcers.runtimes.containerd import Containerd
+from enforcers.runtimes.cri_listing import CriListing
 from enforcers.runtimes.runtime import Sandbox
-from schemas import addresses
-from schemas.status import ContainerDetail
 from streams.backoff import Backoff
+from streams.lifecycle import happens
 
-SERVICE: Final = "/runtime.v1.RuntimeService"
-EVENTS: Final = "/containerd.services.events.v1.Events/Subscribe"
-TOPICS: Final = ("/tasks/start", "/tasks/exit", "/tasks/delete", "/containers/create", "/containers/delete")
-ANSWER_SECONDS: Final = 10.0
-AGAIN_SECONDS: Final = (0.015, 0.015, 0.03, 0.06, 0.3)
-"""After an event the list is read at once, and again after each of these: a sandbox is listed 7 to 30 ms after its task
-started, and its first container starts some 100 ms later. Until its rules are there by then, it is not isolated."""
-MIRROR: Final = "kubernetes.io/config.mirror"
-RESTARTS: Final = "io.kubernetes.container.restartCount"
+GATHER_SECONDS: Final = 0.03
+"""From an event to the list: events come in bursts."""
+SETTLE_SECONDS: Final = 0.25
+"""After the last event the list is read once more: a sandbox is listed, and a container has its state, a moment after
+its event, and nothing else says so."""
+PREVIEW_SECONDS: Final = 120.0
+"""A preview that is not listed by then never will be: the kubelet waits no longer for a sandbox."""
 
 _log = structlog.get_logger("enforcers.cri")
-
-
-class RuntimeUnavailable(Exception):
-    """The runtime at *socket* cannot be asked now; what was known of its Pods stands."""
-
-    def __init__(self, socket: str, reason: str) -> None:
-        super().__init__(f"container runtime at {socket} does not answer: {reason}")
-        self.socket = socket
-        self.reason = reason
-        self.retriable = True
-
-
-class _Network(msgspec.Struct, frozen=True):
-    """What never changes about a sandbox."""
-
-    netns: Path
-    addresses: tuple[bytes, ...]
 
 
 class CriRuntime:
     """Keeps the promises of `Runtime`; an async context manager."""
 
     def __init__(self, socket: str, *, relist_seconds: float = 10.0) -> None:
-        self.description = ""
-        self._socket = socket
         self._relist_seconds = relist_seconds
-        self._channel = Channel(path=socket)
-        self._networks: dict[str, _Network | None] = {}  # sandbox id → its network; None: the node's
-        self._details: dict[tuple[str, int], ContainerDetail] = {}  # container id and state
-        self._event = asyncio.Event()
+        self._cri, self._own = Calls(socket), Calls(socket, metadata=containerd.METADATA)
+        self._listing = CriListing(self._cri)
+        self._containerd = Containerd(self._own)
+        self._listed: Mapping[str, Sandbox] | None = None
+        self._previews: dict[str, Sandbox] = {}  # by sandbox id
+        self._event = asyncio.Event()  # the list may be another by now
+        self._news = asyncio.Event()  # there may be something to tell
 
     def __repr__(self) -> str:
-        return f"<{self.description or 'runtime'} at {self._socket}, {len(self._networks)} sandboxes>"
+        count = len(self._listed or ())
+        return (
+            f"<{self.description or 'runtime'} at {self._cri.socket}, {count} listed, {len(self._previews)} previewed>"
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,162 +58,87 @@ class CriRuntime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._channel.close()
+        self._cri.close()
+        self._own.close()
+
+    @property
+    def description(self) -> str:
+        """See `Runtime.description`."""
+        return self._listing.description
+
+    async def sandboxes(self) -> dict[str, Sandbox]:
+        """All Pods with a network of their own, by uid, as they are listed now. Raises `RuntimeUnavailable`."""
+        return await self._listing.sandboxes()
 
     async def watch(self) -> AsyncGenerator[Mapping[str, Sandbox]]:
         """See `Runtime.watch`. A runtime that is away is waited for; meanwhile nothing is said to be gone."""
-        listening = asyncio.create_task(self._listen(), name="listen to containerd's events")
-        backoff, before = Backoff(limit_seconds=self._relist_seconds), None
-        waits: list[float] = []
+        working = asyncio.create_task(self._work(), name="follow the container runtime")
+        working.add_done_callback(lambda _: self._news.set())
+        before = None
         try:
-            while True:
-                self._event.clear()
-                try:
-                    found = await self.sandboxes()
-                except RuntimeUnavailable as error:
-                    if not backoff.attempts:
-                        _log.warning("waiting for the container runtime", reason=str(error))
-                    await backoff.wait()
+            while not working.done():
+                await self._news.wait()
+                self._news.clear()
+                if self._listed is None:
                     continue
-                backoff.reset()
+                found = {**self._listed, **{each.uid: each for each in self._previews.values()}}
                 if found != before:
                     before = found
                     yield found
-                if await self._hear(waits.pop(0) if waits else self._relist_seconds):
-                    waits = list(AGAIN_SECONDS)
+            await working
         finally:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
+            working.cancel()
+            await asyncio.wait([working])
 
-    async def sandboxes(self) -> dict[str, Sandbox]:
-        """All Pods with a network of their own, by uid, as they are now. Raises `RuntimeUnavailable`."""
-        if not self.description:
-            version = await self._ask("Version", message_type("VersionRequest")(), "VersionResponse")
-            self.description = f"{version.runtime_name} {version.runtime_version}"
-        ready = message_type("SandboxFilter")(state=message_type("StateValue")(state=SANDBOX_READY))
-        request = message_type("ListSandboxesRequest")(filter=ready)
-        listed = (await self._ask("ListPodSandbox", request, "ListSandboxesResponse")).items
-        containers = await self._containers()
-        self._networks = {each.id: self._networks[each.id] for each in listed if each.id in self._networks}
-        found: dict[str, Sandbox] = {}
-        for each in sorted(listed, key=lambda sandbox: sandbox.created_at):  # the newest of a Pod wins
-            if each.state != SANDBOX_READY or (network := await self._network(each.id)) is None:
-                continue
-            uid = _entries(each.annotations).get(MIRROR) or each.metadata.uid
-            found[uid] = Sandbox(
-                uid=uid,
-                id=each.id,
-                namespace=each.metadata.namespace,
-                name=each.metadata.name,
-                netns=network.netns,
-                addresses=network.addresses,
-                containers=tuple(sorted(containers.get(each.id, ()), key=lambda detail: detail.name)),
-            )
-        return found
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
 
-    async def _network(self, identity: str) -> _Network | None:
-        if identity not in self._networks:
-            request = message_type("SandboxStatusRequest")(id=identity, verbose=True)
-            try:
-                answer = await self._ask("PodSandboxStatus", request, "SandboxStatusResponse")
-            except RuntimeUnavailable as error:
-                if isinstance(error.__cause__, GRPCError):  # it went since the list was made, or is not whole yet
-                    return None
-                raise
-            if answer.status.linux.namespaces.options.network == NETWORK_OF_NODE:
-                self._networks[identity] = None
-                return None
-            network = _network_of(answer)
-            if network is None or not network.addresses:  # not whole yet: asked again
-                return network
-            self._networks[identity] = network
-        return self._networks[identity]
+            def heard(topic: str, container: str) -> None:
+                if topic in containerd.WRITTEN:
+                    tasks.create_task(self._preview(container), name=f"preview {container:.12}")
+                elif topic == containerd.DELETED:
+                    self._previews.pop(container, None)
+                else:
+                    for missed in () if topic else self._previews:
+                        tasks.create_task(self._preview(missed), name=f"preview {missed:.12} again")
+                self._event.set()
 
-    async def _containers(self) -> dict[str, list[ContainerDetail]]:
-        """The newest container of each name, by sandbox."""
-        listed = await self._ask("ListContainers", message_type("ListContainersRequest")(), "ListContainersResponse")
-        newest: dict[tuple[str, str], Any] = {}
-        for each in sorted(listed.containers, key=lambda container: container.metadata.attempt):
-            newest[each.sandbox_id, each.metadata.name] = each
-        details: dict[tuple[str, int], ContainerDetail] = {}
-        found: dict[str, list[ContainerDetail]] = {}
-        for (sandbox, _), each in newest.items():
-            key = (each.id, each.state)
-            detail = self._details.get(key) or await self._detail(each)
-            details[key] = detail
-            found.setdefault(sandbox, []).append(detail)
-        self._details = details
-        return found
+            tasks.create_task(self._containerd.listen(heard, limit_seconds=self._relist_seconds), name="listen")
+            tasks.create_task(self._list_again_and_again(), name="list")
 
-    async def _detail(self, listed: Any) -> ContainerDetail:
-        request = message_type("ContainerStatusRequest")(id=listed.id)
-        try:
-            status = (await self._ask("ContainerStatus", request, "ContainerStatusResponse")).status
-        except RuntimeUnavailable as error:
-            if not isinstance(error.__cause__, GRPCError):
-                raise
-            status = message_type("ContainerStatus")()  # it went since the list was made
-        return ContainerDetail(
-            name=listed.metadata.name,
-            image=status.image.image or listed.image.image,
-            id=f"containerd://{listed.id}",
-            state=CONTAINER_STATES.get(listed.state, "unknown"),
-            started_at=_time(status.started_at),
-            restarts=int(_entries(listed.annotations).get(RESTARTS, listed.metadata.attempt)),
-        )
+    async def _preview(self, container: str) -> None:
+        sandbox = await self._containerd.sandbox(container)
+        if sandbox is None:
+            self._previews.pop(container, None)
+        elif container not in {each.id for each in (self._listed or {}).values()}:
+            self._previews[container] = sandbox
+        self._news.set()
 
-    async def _ask(self, method: str, request: Any, answer: str) -> Any:
-        call = UnaryUnaryMethod(self._channel, f"{SERVICE}/{method}", type(request), message_type(answer))
-        try:
-            return await call(request, timeout=ANSWER_SECONDS)
-        except (GRPCError, StreamTerminatedError, ProtocolError, OSError, TimeoutError) as error:
-            raise RuntimeUnavailable(self._socket, f"{method}: {error}") from error
-
-    async def _listen(self) -> None:
-        """Wake the watch at every event; without events the list is still read every so often."""
+    async def _list_again_and_again(self) -> None:
         backoff = Backoff(limit_seconds=self._relist_seconds)
-        request_type, envelope = message_type("SubscribeRequest"), message_type("Envelope")
-        request = request_type(filters=[f'namespace==k8s.io,topic=="{topic}"' for topic in TOPICS])
-        call = UnaryStreamMethod(self._channel, EVENTS, request_type, envelope)
+        settled = True
         while True:
+            self._event.clear()
             try:
-                async with call.open() as stream:
-                    await stream.send_message(request, end=True)
-                    async for _ in stream:
-                        backoff.reset()
-                        self._event.set()
-            except (GRPCError, StreamTerminatedError, ProtocolError, OSError) as error:
-                _log.debug("containerd's events ended", reason=str(error))
-            await backoff.wait()
+                self._listed = await self._listing.sandboxes()
+            except RuntimeUnavailable as error:
+                if not backoff.attempts:
+                    _log.warning("waiting for the container runtime", reason=str(error))
+                await backoff.wait()
+                continue
+            backoff.reset()
+            self._forget_previews({each.id for each in self._listed.values()})
+            self._news.set()
+            if await happens(self._event, within_seconds=self._relist_seconds if settled else SETTLE_SECONDS):
+                settled = False
+                await asyncio.sleep(GATHER_SECONDS)
+            else:
+                settled = True
 
-    async def _hear(self, seconds: float) -> bool:
-        """Whether there is an event within so many *seconds*."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        return self._event.is_set()
-
-
-def _network_of(answer: Any) -> _Network | None:
-    """containerd tells the namespace's path in the sandbox's specification, part of its verbose word."""
-    try:
-        info = msgspec.json.decode(_entries(answer.info).get("info", "{}"))
-        namespaces = info["runtimeSpec"]["linux"]["namespaces"]
-        path = next(each["path"] for each in namespaces if each["type"] == "network")
-    except (msgspec.DecodeError, KeyError, TypeError, StopIteration):
-        return None
-    texts = [answer.status.network.ip, *(each.ip for each in answer.status.network.additional_ips)]
-    # /var/run is /run everywhere, but only /run is mounted into a container.
-    return _Network(Path(path.replace("/var/run/", "/run/", 1)), tuple(addresses.pack(text) for text in texts if text))
-
-
-def _entries(entries: Iterable[Any]) -> dict[str, str]:
-    return {entry.key: entry.value for entry in entries}
-
-
-def _time(nanoseconds: int) -> str:
-    """RFC 3339; empty for never."""
-    if not nanoseconds:
-        return ""
-    return datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")
+    def _forget_previews(self, listed: set[str]) -> None:
+        oldest = time.time() - PREVIEW_SECONDS
+        self._previews = {
+            identity: each
+            for identity, each in self._previews.items()
+            if identity not in listed and each.created_at > oldest
+        }

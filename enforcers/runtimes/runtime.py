@@ -23,6 +23,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """The Pod's addresses, packed."""
     handler: str = ""
     """The runtime's handler that made it: ``runc``, ``runsc``, ``kata-qemu``; empty: the default one."""
+    created_at: float = 0.0
+    """When the runtime made it, in seconds since the epoch; 0: it does not tell."""
     containers: tuple[ContainerDetail, ...] = ()
 
 

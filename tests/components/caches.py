@@ -1,8 +1,9 @@
 """Where what is dear to make is kept between runs, outside the tree: Kafka's jars, Kubernetes' binaries, images."""
 
 import hashlib
-import os
 from pathlib import Path
+
+from compose.image.debian import cache_root
 
 
 class Unobtainable(Exception):
@@ -12,11 +13,6 @@ class Unobtainable(Exception):
         super().__init__(f"{what}; {remedy}")
         self.what = what
         self.remedy = remedy
-
-
-def cache_root() -> Path:
-    """``$XDG_CACHE_HOME/eastwest``, by default ``~/.cache/eastwest``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eastwest"
 
 
 def cached(kind: str, *recipes: Path) -> Path:

@@ -6,8 +6,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from enforcers.kernel.addressing import place
+from enforcers.runtimes.calls import Calls
+from enforcers.runtimes.containerd import METADATA, Containerd
 from enforcers.runtimes.cri import CriRuntime
 from enforcers.runtimes.runtime import Sandbox
 from tests.components.kubernetes.cluster import Cluster
@@ -38,7 +41,7 @@ async def test_a_pod_is_seen_by_its_events_with_its_namespace_and_containers_and
                 found = named(sandboxes, "seen-by-cri")
                 if found and found.containers and found.containers[0].state == "running":
                     break
-        await cluster.kubectl("wait", "pod", "on-the-host", "--for=condition=Ready", "--timeout=60s")
+        await cluster.kubectl("wait", "pod", "seen-by-cri", "on-the-host", "--for=condition=Ready", "--timeout=60s")
         uid = await cluster.kubectl("get", "pod", "seen-by-cri", "-o", "jsonpath={.metadata.uid}")
         address = await cluster.kubectl("get", "pod", "seen-by-cri", "-o", "jsonpath={.status.podIP}")
 
@@ -54,6 +57,25 @@ async def test_a_pod_is_seen_by_its_events_with_its_namespace_and_containers_and
             async for sandboxes in watching:
                 if not named(sandboxes, "seen-by-cri"):
                     break
+
+
+async def test_the_handler_of_a_runtime_class_is_told_and_containerd_says_what_its_cri_says(cluster: Cluster):
+    node = cluster.nodes[0]
+    handled = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "named"}, "handler": "runc"}
+    await cluster.apply(handled)
+    await cluster.apply(pod("handled", node.name, runtimeClassName="named"), pod("usual", node.name))
+    await cluster.kubectl("wait", "pod", "handled", "usual", "--for=condition=Ready", "--timeout=60s")
+    async with CriRuntime(str(node.containerd_socket)) as runtime:
+        found = await runtime.sandboxes()
+    calls = Calls(str(node.containerd_socket), metadata=METADATA)
+    for each in found.values():
+        assert await Containerd(calls).sandbox(each.id) == structs.replace(each, containers=())
+    calls.close()
+    assert {each.name: each.handler for each in found.values() if each.name in ("handled", "usual")} == {
+        "handled": "runc",
+        "usual": "",
+    }
+    await cluster.kubectl("delete", "pod", "handled", "usual", "--wait=false")
 
 
 async def test_a_runtime_that_is_not_there_is_waited_for(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Two real clusters with eastwest beside each; made once, for all tests of this folder."""
+"""Two real clusters with eastwest in each; made once, for all tests of this folder."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from compose.image.building import image
+from compose.image.debian import Unobtainable
 from tests.components.kubernetes.cluster import Cluster
+from tests.components.presence import missing
+from tests.node.daemonset import DaemonSetStack
 from tests.node.stack import Stack
 
 
@@ -22,14 +26,23 @@ def stack(cluster: Cluster, kafka_jars_folder: Path, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="package")
+def eastwest_image() -> Path:
+    """The archive that ``make image`` writes, of this checkout."""
+    try:
+        return image()
+    except Unobtainable as error:
+        missing(str(error), "make test-cluster sets it up")
+
+
+@pytest.fixture(scope="package")
 def dual_stack(
-    node_binaries: Path, kafka_jars_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    """eastwest beside a cluster of both families, whose kube-proxy uses nftables."""
+    node_binaries: Path, kafka_jars_folder: Path, eastwest_image: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaemonSetStack]:
+    """A cluster of both families, whose kube-proxy uses nftables; its enforcers are Pods of the DaemonSet."""
     cluster = Cluster(tmp_path_factory.mktemp("dual"), node_binaries, proxy_mode="nftables", ipv6=True)
     asyncio.run(cluster.__aenter__())
     try:
-        made = Stack(cluster, tmp_path_factory.mktemp("dual-stack"), kafka_jars_folder)
+        made = DaemonSetStack(cluster, tmp_path_factory.mktemp("dual-stack"), kafka_jars_folder, image=eastwest_image)
         asyncio.run(made.__aenter__())
         try:
             yield made

@@ -71,7 +71,8 @@ class Stack:
         self.enforcers: dict[str, ChildProcess] = {}
         """By name of node."""
         self._started: list[ChildProcess] = []
-        self._since: dict[str, str] = {}  # node → when its enforcer was started: what was said before counts no more
+        self.since: dict[str, str] = {}
+        """Node → when its enforcer was started: what was said before counts no more."""
         self._exit = AsyncExitStack()
 
     async def up(self) -> None:
@@ -83,9 +84,13 @@ class Stack:
             tasks.create_task(self.cluster.kubectl("apply", "-f", manifest), name="namespace")
         self.kubelink = self.start_kubelink(await self._kubelink_kubeconfig())
         self.processor = self.spawn("processor", "--status-seconds", "1")
+        await self.start_enforcers()
+        await self.enforced()
+
+    async def start_enforcers(self) -> None:
+        """One per node; how they run may differ."""
         for node in self.cluster.nodes:
             self.start_enforcer(node)
-        await self.enforced()
 
     async def down(self) -> None:
         for process in reversed(self._started):
@@ -117,8 +122,9 @@ class Stack:
 
     def start_enforcer(self, node: Node, *arguments: str) -> ChildProcess:
         """The one of *node*, on its containerd; *arguments* are further flags."""
-        given = ("--node", node.name, "--runtime", str(node.containerd_socket), "--status-seconds", "1", *arguments)
-        self._since[node.name] = now()
+        sockets = ("--runtime", str(node.containerd_socket), "--socket", str(self.folder / node.name / "enforcer.sock"))
+        given = ("--node", node.name, *sockets, "--status-seconds", "1", *arguments)
+        self.since[node.name] = now()
         self.enforcers[node.name] = self.spawn("enforcer", *given, machine=node.namespace, folder=node.name)
         return self.enforcers[node.name]
 
@@ -172,7 +178,7 @@ class Stack:
         """What the running enforcer of *node* says. Raises LookupError while it has said nothing."""
         heard = (await self.statuses()).get((Component.CVEN, node))
         status = heard.status if heard else None
-        if not isinstance(status, CvenStatus) or status.heartbeat < self._since[node]:
+        if not isinstance(status, CvenStatus) or status.heartbeat < self.since[node]:
             raise LookupError(f"{node} says nothing")
         return status
 

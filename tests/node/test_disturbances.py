@@ -1,7 +1,5 @@
 """What happens to real clusters: servers die, Pods come, go and move, runtimes restart, namespaces vanish."""
 
-import asyncio
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from streams.child_process import ChildProcess
 from streams.log import Record
 from streams.sqlite_log import SqliteLogs
 from streams.topics import events
-from tests.components.kubernetes.node import Node
 from tests.components.waiting import until
-from tests.node.shop import Shop, opened, pod
+from tests.node.pods import netns_of, pod_state, rules, sets
+from tests.node.shop import opened, pod
 from tests.node.stack import Stack
 from tests.producers.reading import fold, records
 from tests.producers.running import complete, kubelink
@@ -175,7 +173,7 @@ async def test_a_restart_of_containerd_is_outlived(stack: Stack):
     async with opened(stack, "restarting") as shop:
         node = shop.cluster.nodes[0]
         await stack.enforced()
-        await kill_containerd(node)
+        await node.kill("containerd")
         await shop.cluster.apply(shop.policy("web", {"app": "web"}, ingress=[{"ports": [{"port": "http"}]}]))
         wanted = await stack.revision()
         for each in shop.cluster.nodes:
@@ -184,7 +182,7 @@ async def test_a_restart_of_containerd_is_outlived(stack: Stack):
                 return (await stack.cven(name)).realized >= wanted
 
             await until(f"{each.name} to go on without its runtime", realized, within_seconds=20)
-        start_containerd(node)
+        node.start("containerd")
 
         async def answers() -> bool:
             return await shop.reaches("friend", "web-1:8080")
@@ -196,59 +194,3 @@ async def test_a_restart_of_containerd_is_outlived(stack: Stack):
         await stack.enforced()
         await shop.obeys("stranger -> web-1:8080\nstranger -x web-1:9090")
         assert (await pod_state(stack, shop, "late")) == PodState.ENFORCED
-
-
-async def kill_containerd(node: Node) -> None:
-    """As if by ``kill -9``; its shims, and with them the Pods, go on."""
-    await node.processes[0].kill()
-
-
-def start_containerd(node: Node) -> None:
-    node.processes[0] = node.spawn("containerd", ["containerd", "-c", node.folder / "containerd.toml"])
-
-
-async def pod_state(stack: Stack, shop: Shop, name: str) -> str:
-    return str((await stack.get("container-workloads", "-n", shop.name, name))["status"]["state"])
-
-
-async def netns_of(stack: Stack, shop: Shop, name: str) -> Path:
-    """The file of a Pod's network namespace, as containerd's own tool tells it."""
-    item = shop.pods[name]
-    node = next(each for each in stack.cluster.nodes if each.name == item["spec"]["nodeName"])
-    ctr = ["ctr", "-a", str(node.containerd_socket), "-n", "k8s.io", "containers"]
-    identity = item["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-    run = await asyncio.to_thread(
-        subprocess.run, [*ctr, "info", identity], check=True, capture_output=True, text=True, timeout=20
-    )
-    sandbox = json.loads(run.stdout)
-    namespaces = sandbox["Spec"]["linux"]["namespaces"]
-    path = next(each["path"] for each in namespaces if each["type"] == "network")
-    return _named(path)
-
-
-def _named(path: str) -> Path:
-    """A container's network namespace is told as its sandbox's process; CNI's name for it is the same file."""
-    wanted = Path(path).stat().st_ino
-    return next(each for each in Path("/run/netns").glob("cni-*") if each.stat().st_ino == wanted)
-
-
-def rules(netns: Path) -> str:
-    """Of both families, without counters and times."""
-    return "\n".join(
-        line
-        for command in ("iptables-save", "ip6tables-save")
-        for line in _inside(netns, command).splitlines()
-        if not line.startswith("#")
-    )
-
-
-def sets(netns: Path) -> list[str]:
-    """With members, sorted: the order of members and a set's initial value are arbitrary."""
-    return sorted(line.partition(" initval ")[0] for line in _inside(netns, "ipset", "save").splitlines())
-
-
-def _inside(netns: Path, *command: str) -> str:
-    run = subprocess.run(
-        ["nsenter", f"--net={netns}", *command], check=True, capture_output=True, text=True, timeout=20
-    )
-    return run.stdout

@@ -15,7 +15,7 @@ async def test_policies_are_obeyed_step_by_step_with_iptables(stack: Stack):
         await steps(stack, shop)
 
 
-async def test_policies_are_obeyed_step_by_step_in_both_families_with_nftables(dual_stack: Stack):
+async def test_policies_are_obeyed_step_by_step_in_both_families_with_nftables_and_the_daemonset(dual_stack: Stack):
     async with opened(dual_stack, "steps") as shop:
         await steps(dual_stack, shop)
 

@@ -3,9 +3,7 @@
 import asyncio
 import os
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,9 +23,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     asyncio.run(made.__aenter__())
     try:
         work = tmp_path_factory.mktemp("images")
-        import_base(made.environment, work)
+        import_base(made.environment)
         build_brokers(made.environment, work)
-        build_eastwest(made.environment, f"eastwest:{TAG}", str(Path(sys.executable).with_name("pip")))
+        build_eastwest(made.environment, f"eastwest:{TAG}")
         shutil.rmtree(work)
         yield made
     finally:

@@ -10,17 +10,14 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from compose.image.building import CHECKOUT, wheels
+from compose.image.debian import PACKAGES, debian_base
 from streams.nats_child import nats_server_binary
-from tests.components.caches import cached
 from tests.components.kafka.kafka_jars import kafka_jars
 
-CHECKOUT = Path(__file__).parents[2]
 BASE = "eastwest-test-base"
 KAFKA = "eastwest-test-kafka"
 NATS = "eastwest-test-nats"
-BASE_PACKAGES = "ca-certificates,default-jre-headless,ipset,iptables,python3,python3-pip,python3-venv,wget"
-BASE_RELEASE = "bookworm"
-BASE_PYTHON = "3.11"
 
 
 def docker(environment: Mapping[str, str], *arguments: str | Path, stdin: Path | None = None) -> str:
@@ -38,20 +35,9 @@ def docker(environment: Mapping[str, str], *arguments: str | Path, stdin: Path |
     return done.stdout
 
 
-def import_base(environment: Mapping[str, str], work: Path) -> None:
-    """Make `BASE` by debootstrap (a minute, then cached) and import it."""
-    archive = cached("stack-base", Path(__file__)) / "base.tar"
-    if not archive.exists():
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        tree = work / "base"
-        command = ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", BASE_RELEASE, str(tree)]
-        subprocess.run(command, check=True, capture_output=True)
-        shutil.rmtree(tree / "var/cache/apt", ignore_errors=True)
-        unfinished = archive.with_suffix(".part")
-        subprocess.run(["tar", "-C", str(tree), "-cf", str(unfinished), "."], check=True)
-        shutil.rmtree(tree)
-        unfinished.rename(archive)
-    docker(environment, "import", "-", BASE, stdin=archive)
+def import_base(environment: Mapping[str, str]) -> None:
+    """Make `BASE` (a minute, then kept) and import it."""
+    docker(environment, "import", "-", BASE, stdin=debian_base([*PACKAGES, "default-jre-headless"]))
 
 
 def build_brokers(environment: Mapping[str, str], work: Path) -> None:
@@ -70,17 +56,9 @@ def build_brokers(environment: Mapping[str, str], work: Path) -> None:
     docker(environment, "build", "-t", NATS, nats)
 
 
-def build_eastwest(environment: Mapping[str, str], tag: str, pip: str) -> None:
+def build_eastwest(environment: Mapping[str, str], tag: str) -> None:
     """The project's own Dockerfile on the base, from wheels made here: a build has no way out of its namespace."""
-    wheels = CHECKOUT / "dist"
-    shutil.rmtree(wheels, ignore_errors=True)
-    try:
-        subprocess.run([pip, "wheel", "-q", "--no-deps", "-w", str(wheels), str(CHECKOUT)], check=True)
-        (wheel,) = wheels.glob("eastwest-*.whl")
-        choice = ["--only-binary=:all:", "--python-version", BASE_PYTHON]
-        subprocess.run([pip, "download", "-q", *choice, "-d", str(wheels), str(wheel)], check=True)
+    with wheels():
         docker(
             environment, "build", "-t", tag, "--build-arg", f"BASE={BASE}", "-f", "compose/stack/Dockerfile", CHECKOUT
         )
-    finally:
-        shutil.rmtree(wheels, ignore_errors=True)

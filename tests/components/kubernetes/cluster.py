@@ -60,7 +60,7 @@ class Cluster:
         self.prefix = f"ew{os.getpid()}-{next(_NUMBERS)}"
         self.namespace = control_plane_namespace(self.prefix)
         networks = [NodeNetwork(self.prefix, number + 1) for number in range(nodes)]
-        self.nodes = [Node(folder / f"n{each.number}", binaries, each, ipv6=ipv6) for each in networks]
+        self.nodes = [Node(folder / f"node{each.number}", binaries, each, ipv6=ipv6) for each in networks]
         self._record: ClusterRecord | None = None
         self._control_plane: ControlPlane | None = None
 

@@ -1,18 +1,16 @@
 """Container images from plain files, without a registry or Docker."""
 
-import hashlib
 import io
-import json
-import platform
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from compose.image.archive import write_archive
 
 PAUSE = "localhost/pause:1"
 AGNHOST = "localhost/agnhost:1"
 """Kubernetes' own test program: servers, clients, `connect`, `netexec`. Entry point ``/agnhost``."""
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def write_image(
@@ -29,29 +27,11 @@ def write_image(
     *files* maps a path in the image to the executable put there, *links* a path to what it points to.
     Equal input gives an equal archive: nothing in it tells a time.
     """
-    layer = _layer(files, links or {})
-    layer_digest = hashlib.sha256(layer).hexdigest()
-    configuration = json.dumps(
-        {
-            "architecture": _ARCHITECTURES[platform.machine()],
-            "os": "linux",
-            "config": {
-                "Entrypoint": list(entrypoint),
-                "Cmd": list(command),
-                "Env": ["PATH=/bin:/"],
-                "WorkingDir": "/",
-            },
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
-            "history": [{"created": "2026-01-01T00:00:00Z"}],
-        }
-    ).encode()
-    configuration_file = f"{hashlib.sha256(configuration).hexdigest()}.json"
-    layer_file = f"{layer_digest}/layer.tar"
-    manifest = json.dumps([{"Config": configuration_file, "RepoTags": [name], "Layers": [layer_file]}]).encode()
-    with tarfile.open(archive, "w") as tar:
-        for path, content in ((configuration_file, configuration), (layer_file, layer), ("manifest.json", manifest)):
-            _add_file(tar, path, content, 0o644)
-    return archive
+    with tempfile.NamedTemporaryFile() as layer:
+        layer.write(_layer(files, links or {}))
+        layer.flush()
+        words = {"Entrypoint": list(entrypoint), "Cmd": list(command), "Env": ["PATH=/bin:/"], "WorkingDir": "/"}
+        return write_archive(archive, name, Path(layer.name), words)
 
 
 def default_images(binaries: Path, folder: Path) -> list[Path]:

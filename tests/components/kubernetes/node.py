@@ -38,7 +38,10 @@ Root = {runc}
 
 
 class Node:
-    """``.name .address .namespace .containerd_socket``; `spawn` runs a program of the test on it."""
+    """``.name .address .namespace .containerd_socket``; `spawn` runs a program of the test on it.
+
+    Its own are ``containerd``, ``kubelet`` and ``kube-proxy``: `kill` one, `start` it again.
+    """
 
     def __init__(self, folder: Path, binaries: Path, network: NodeNetwork, *, ipv6: bool) -> None:
         self.folder = folder
@@ -46,7 +49,8 @@ class Node:
         self.network = network
         self.ipv6 = ipv6
         self.name = f"node{network.number}"
-        self.processes: list[ChildProcess] = []
+        self._commands: dict[str, list[str | Path]] = {}
+        self._processes: dict[str, ChildProcess] = {}
 
     @property
     def namespace(self) -> str:
@@ -66,6 +70,24 @@ class Node:
     def containerd_socket(self) -> Path:
         return self.folder / "containerd.sock"
 
+    @property
+    def static_pods(self) -> Path:
+        """What the kubelet runs without being told by the API server: one Pod per file."""
+        return self.folder / "static-pods"
+
+    @property
+    def processes(self) -> list[ChildProcess]:
+        """The node's own, in the order in which they were started."""
+        return list(self._processes.values())
+
+    async def kill(self, name: str) -> None:
+        """As if by ``kill -9``. Pods go on: they are children of nobody here."""
+        await self._processes[name].kill()
+
+    def start(self, name: str) -> None:
+        """Start a program of the node's own again, just as before."""
+        self._processes[name] = self.spawn(name, self._commands[name])
+
     def spawn(self, name: str, command: Sequence[str | Path]) -> ChildProcess:
         """Start *command* as a process of this node; the caller ends it."""
         whole = [*inside_command(self.namespace), *command]
@@ -81,13 +103,14 @@ class Node:
         configuration.write_text(
             _CONTAINERD.format(**quoted, socket=json.dumps(str(self.containerd_socket)), pause=PAUSE)
         )
-        self.processes.append(self.spawn("containerd", ["containerd", "-c", configuration]))
+        self._start_first("containerd", ["containerd", "-c", configuration])
 
     def start_kubelet(self, certificates: Certificates, kubeconfig: Path) -> None:
         self._make_cgroups()
+        self.static_pods.mkdir()
         configuration = self.folder / "kubelet.json"
         configuration.write_text(json.dumps(self._kubelet_configuration(certificates)))
-        command = [
+        command: list[str | Path] = [
             self.binaries / "kubelet",
             f"--config={configuration}",
             f"--kubeconfig={kubeconfig}",
@@ -96,11 +119,11 @@ class Node:
             f"--root-dir={self.folder / 'kubelet'}",
             f"--cert-dir={self.folder / 'kubelet-certificates'}",
         ]
-        self.processes.append(self.spawn("kubelet", command))
+        self._start_first("kubelet", command)
 
     def start_kube_proxy(self, kubeconfig: Path, mode: str) -> None:
         """*mode* is ``iptables`` or ``nftables``."""
-        command = [
+        command: list[str | Path] = [
             self.binaries / "kube-proxy",
             f"--kubeconfig={kubeconfig}",
             f"--hostname-override={self.name}",
@@ -114,7 +137,11 @@ class Node:
             "--oom-score-adj=0",
             "--conntrack-max-per-core=0",
         ]
-        self.processes.append(self.spawn("kube-proxy", command))
+        self._start_first("kube-proxy", command)
+
+    def _start_first(self, name: str, command: list[str | Path]) -> None:
+        self._commands[name] = command
+        self.start(name)
 
     def _cni_network(self) -> dict[str, object]:
         """Bridge and host-local addresses, as in many real clusters. Its name tells its results in /var/lib/cni."""
@@ -154,6 +181,8 @@ class Node:
             "failCgroupV1": False,
             "oomScoreAdj": 0,
             "resolvConf": "",
+            "staticPodPath": str(self.static_pods),
+            "fileCheckFrequency": "1s",
             "podLogsDir": str(self.folder / "pod-logs"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
             # The machine's own fullness must not evict a test's Pods.

@@ -51,16 +51,10 @@ def sweep_dead_clusters() -> None:
 def remove_remains(record: ClusterRecord) -> None:
     """Kill what still runs in the cluster's own cgroups and namespaces, then unmount and delete. Safe to repeat."""
     folder = Path(record.folder)
-    cgroups = [path for name in record.namespaces for path in (CGROUPS / name, *CGROUPS.glob(f"*/{name}"))]
-    _kill_all(record.namespaces, cgroups)
-    for address in folder.glob("*/containerd-state/io.containerd.runtime.v2.task/k8s.io/*/address"):
-        Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)  # the killed shim's socket
-    _remove_pod_namespaces(record.namespaces)
-    for mount in sorted(_mounts_below(folder), reverse=True):
-        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True, timeout=20)
+    _stop_everything(record.namespaces, folder)
     for name in record.namespaces:
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=20)
-    for cgroup in cgroups:
+    for cgroup in _cgroups(record.namespaces):
         for directory, _, _ in os.walk(cgroup, topdown=False):
             Path(directory).rmdir()
     for link in _LOG_LINKS.glob("*.log"):
@@ -75,6 +69,25 @@ def remove_remains(record: ClusterRecord) -> None:
         for directory in (_DEVICE_PLUGINS, _DEVICE_PLUGINS.parent, _RECORDS):
             with contextlib.suppress(OSError):  # absent, or used by something else
                 directory.rmdir()
+
+
+def cut_power(namespace: str, folder: Path) -> None:
+    """Leave of one node what a power cut leaves: no process, no Pod's network, no mount; the files on disk."""
+    _stop_everything([namespace], folder)
+    shutil.rmtree(folder / "containerd-state")  # in memory, on a real node
+
+
+def _stop_everything(namespaces: list[str], folder: Path) -> None:
+    _kill_all(namespaces, _cgroups(namespaces))
+    for address in folder.rglob("containerd-state/io.containerd.runtime.v2.task/k8s.io/*/address"):
+        Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)  # the killed shim's socket
+    _remove_pod_namespaces(namespaces)
+    for mount in sorted(_mounts_below(folder), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True, timeout=20)
+
+
+def _cgroups(namespaces: list[str]) -> list[Path]:
+    return [path for name in namespaces for path in (CGROUPS / name, *CGROUPS.glob(f"*/{name}"))]
 
 
 def _kill_all(namespaces: list[str], cgroups: list[Path]) -> None:

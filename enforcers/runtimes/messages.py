@@ -1,7 +1,8 @@
-"""The part of the runtime's interface that is used, as protobuf messages.
+"""The part of the runtimes' interfaces that is used, as protobuf messages.
 
-Sources: Kubernetes `cri-api`, ``runtime.v1``; containerd's ``services.events.v1``. Fields that are not listed are
-skipped by the decoder. A map travels as repeated entries of key and value, and is declared so.
+Sources: Kubernetes `cri-api`, ``runtime.v1``; containerd's ``services.events.v1``, ``services.containers.v1`` and
+``events``. Fields that are not listed are skipped by the decoder. A map travels as repeated entries of key and value,
+and is declared so.
 """
 
 from typing import Any, Final
@@ -17,7 +18,9 @@ MESSAGES: Final = {
     "StateValue": "state:1:int32",
     "SandboxFilter": "state:2:StateValue",
     "ListSandboxesRequest": "filter:1:SandboxFilter",
-    "ListedSandbox": "id:1:string metadata:2:Metadata state:3:int32 created_at:4:int64 annotations:6:Entry*",
+    "ListedSandbox": (
+        "id:1:string metadata:2:Metadata state:3:int32 created_at:4:int64 annotations:6:Entry* runtime_handler:7:string"
+    ),
     "ListSandboxesResponse": "items:1:ListedSandbox*",
     "SandboxStatusRequest": "id:1:string verbose:2:bool",
     "Address": "ip:1:string",
@@ -38,7 +41,14 @@ MESSAGES: Final = {
     "ContainerStatus": "started_at:5:int64 image:8:Image",
     "ContainerStatusResponse": "status:1:ContainerStatus",
     "SubscribeRequest": "filters:1:string*",
-    "Envelope": "topic:3:string",
+    "Any": "value:2:bytes",
+    "Envelope": "topic:3:string event:4:Any",
+    "ContainerEvent": "id:1:string",
+    "GetContainerRequest": "id:1:string",
+    "Timestamp": "seconds:1:int64 nanos:2:int32",
+    "Extension": "key:1:string value:2:Any",
+    "ContainerRecord": "id:1:string created_at:8:Timestamp extensions:10:Extension*",
+    "GetContainerResponse": "container:1:ContainerRecord",
 }
 """Message → its fields as ``name:number:type``, a star for repeated ones."""
 
@@ -53,6 +63,7 @@ _SCALARS: Final = {
     "uint32": _Field.TYPE_UINT32,
     "int64": _Field.TYPE_INT64,
     "bool": _Field.TYPE_BOOL,
+    "bytes": _Field.TYPE_BYTES,
 }
 
 
