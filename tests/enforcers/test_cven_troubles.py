@@ -222,7 +222,8 @@ async def test_a_namespace_that_takes_the_place_of_another_is_programmed_without
 
         world.command("node", "ip", "netns", "del", world.path("web").name)
         world.command("node", "ip", "netns", "add", world.path("web").name)
-        world.command("web", "ip", "address", "add", "10.77.1.2/32", "dev", "lo")
+        for line in ("link add eth0 type veth peer name far", "address add 10.77.1.2/32 dev eth0"):
+            world.command("web", "ip", *line.split())
 
         await until("rules in the new one", lambda: "EW-IN" in world.rules())
         assert cven.exceptions == ()
