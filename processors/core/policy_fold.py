@@ -217,15 +217,14 @@ class PolicyFold:
                 workload.published = (program.node, program.uid)
                 wanted[workload.published] = program
             self._name_extras(workload)
-            segmentation = (*_segmentation(workload), self._exposing(workload)) if alive else None
-            if segmentation != workload.segmentation:
-                workload.segmentation = segmentation
+            if self._is_touched(workload, alive):
                 touched.add(ref)
-        for (
-            workload
-        ) in self._population.readdressed:  # of those that changed in nothing else, nothing else is looked at
-            if workload not in self._population.changed and (key := workload.published) is not None:
+        # Of those that changed in nothing else, nothing else is looked at.
+        for workload in self._population.readdressed.keys() - self._population.changed.keys():
+            if (key := workload.published) is not None:
                 wanted[key] = replace(self._programs[key], addresses=_addresses(workload))
+            if self._is_touched(workload, True):
+                touched.add((workload.view.namespace, workload.view.name))
         gone = tuple(sorted(old_keys - wanted.keys()))
         for key in gone:
             del self._programs[key]
@@ -234,6 +233,12 @@ class PolicyFold:
         self._programs.update({(program.node, program.uid): program for program in changed})
         changed.sort(key=lambda program: (program.node, program.uid))
         return tuple(changed), gone, frozenset(touched)
+
+    def _is_touched(self, workload: Workload, alive: bool) -> bool:
+        """Whether something else has to be said of *workload* than before."""
+        before = workload.segmentation
+        workload.segmentation = (*_segmentation(workload), self._exposing(workload)) if alive else None
+        return workload.segmentation != before
 
     def _build(self, workload: Workload) -> Program:
         """The program of a bound Pod that policy concerns."""

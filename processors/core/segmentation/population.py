@@ -30,8 +30,8 @@ class Population:
         """Pods whose program may have changed in this batch, those that are gone included."""
         self.readdressed: dict[Workload, None] = {}
         """Pods that may own other addresses since this batch."""
-        self.moved: dict[tuple[bytes, Cohort, Workload], None] = {}
-        """Addresses that joined, left or changed node in a cohort in this batch, and whose they are or were."""
+        self.moved: dict[tuple[bytes, Cohort], None] = {}
+        """Addresses that joined, left or changed node in a cohort in this batch."""
         self._ledger = ledger
         self._mode_of = mode_of
         self._places: dict[str, Place] = {}
@@ -211,7 +211,7 @@ class Population:
             return
         owner.owned.discard(address)
         self.readdressed[owner] = None
-        self.moved[address, owner.cohort, owner] = None
+        self.moved[address, owner.cohort] = None
         for selection in owner.cohort.selections:
             if selection.live:
                 _discard(selection, owner.cohort, address)
@@ -221,7 +221,7 @@ class Population:
             return
         owner.owned.add(address)
         self.readdressed[owner] = None
-        self.moved[address, owner.cohort, owner] = None
+        self.moved[address, owner.cohort] = None
         for selection in owner.cohort.selections:
             if selection.live:
                 _add(selection, owner.cohort, address)

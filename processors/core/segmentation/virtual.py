@@ -170,11 +170,9 @@ class Virtuals:
         """Whose an address is matters to its owner's signature: to the Pod itself it counts as allowed."""
         moved = dict(self._population.moved)
         for cohort in before:
-            moved.update({(address, cohort, each): None for each in cohort.workloads for address in each.owned})
-        for address, cohort, workload in moved:
+            moved.update({(address, cohort): None for workload in cohort.workloads for address in workload.owned})
+        for address, cohort in moved:
             for key in self._behind.get(address, ()):
-                if self.fronts.views[key].through_node:
-                    self._population.changed[workload] = None
                 for signature in (before.get(cohort), cohort.egress.signature if cohort.egress else None):
                     if signature is not None:
                         self._pairs[signature, key] = None
