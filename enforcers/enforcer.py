@@ -103,7 +103,7 @@ class Enforcer:
         node.set_backend, trouble = await choose_backend(self.cven.settings.set_backend)
         if trouble:
             _log.warning(SLOW_SETS, reason=trouble)
-            node.problems.append(f"{SLOW_SETS}: {trouble}")
+            node.problems["sets"] = f"{SLOW_SETS}: {trouble}"
 
     async def _updates(self, connected: asyncio.Future[NatsBus], jitter_seconds: float) -> AsyncGenerator[NodeUpdate]:
         """Connects when it is asked for the first update, so that what is on disk is enforced without NATS."""
@@ -134,12 +134,14 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             exceptions=cven.exceptions,
             pods=dict(states),
             bypassable=bypassable,
+            healed=node.tamperings.healed,
+            tampering=node.tamperings.recent,
             latency=latency(samples),
             from_disk=node.from_disk,
             paused=node.paused,
             orders=node.orders,
             observing=cven.settings.observe,
-            problems=tuple(node.problems),
+            problems=tuple(node.problems.values()),
         ),
         RuntimeStatus(
             node=cven.settings.node,

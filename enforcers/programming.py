@@ -96,7 +96,7 @@ class Programming:
     async def _realize(self, uid: str, pod: PodEnforcement) -> None:
         node = self._node
         async with self._turns:
-            began = time.perf_counter()
+            began, tampered = time.perf_counter(), pod.tampered
             try:
                 async with asyncio.timeout(GIVEN_UP_SECONDS):
                     program = node.program_of(uid)
@@ -106,6 +106,7 @@ class Programming:
             except TROUBLE as error:
                 node.fail(uid, pod, error)
             else:
-                node.failing.pop(uid, None)
                 if patch:
-                    node.note(pod.sandbox, patch, time.perf_counter() - began)
+                    healing = tampered and not pod.tampered
+                    node.note(pod.sandbox, patch, time.perf_counter() - began, healing=healing)
+                node.succeed(uid, pod)

@@ -50,6 +50,11 @@ class TrackedSet:
             return None
         return _net(list(self._steps)[len(self._steps) - count :])
 
+    def at(self, version: int) -> frozenset[bytes] | None:
+        """The members as they were at *version*; ``None``: too long ago to know."""
+        step = self.since(version)
+        return None if step is None else frozenset((self.members - step.added) | step.removed)
+
 
 def _net(steps: Iterable[Step]) -> Step:
     """What several changes come to: the last word about each member, where it differs from the first state."""

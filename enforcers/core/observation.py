@@ -71,6 +71,11 @@ class Observed(msgspec.Struct, frozen=True):
     leftovers: tuple[str, ...] = ()
     """As in `ObservedSets`."""
 
+    @property
+    def obstacle(self) -> str:
+        """Why no rule of ours can take effect, in one family at least."""
+        return next((table.obstacle for table in self.tables.values() if table.obstacle), "")
+
     def __bool__(self) -> bool:
         tables = any(table.chains or any(map(table.jumps, table.hooks)) for table in self.tables.values())
         return bool(tables or self.sets or self.leftovers)
