@@ -2,7 +2,8 @@
 
     PolicyReader ──▶ policy ────┐
     Runtime ───────▶ sandboxes ─┼─▶ LocalNode: dirty Pods ─▶ Programming ─▶ Acknowledging ─▶ realized revision ─▶ status
-    addresses ─────▶ node set ──┘
+    addresses ─────▶ node set ──┘   ▲
+                                    └─ Drifting: what others changed
 
 Nothing is written before the node's complete state is known, from NATS or from the own snapshot; and the word of a
 snapshot sweeps nothing.
@@ -16,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from enforcers.acknowledging import Acknowledging
+from enforcers.drifting import Drifting
 from enforcers.kernel import conntrack
 from enforcers.kernel.addressing import watch_addresses
 from enforcers.kernel.folders import Folders
@@ -51,6 +53,7 @@ class Cven:
         self.node = LocalNode(settings, metrics)
         self.acknowledging = Acknowledging(self.node, lambda: conntrack.translations(node_netns))
         self._programming = Programming(self.node, self.acknowledging.written)
+        self._drifting = Drifting(self.node)
         self._runtime = runtime
         self._node_netns = node_netns
         self._health = health
@@ -88,6 +91,7 @@ class Cven:
                     tasks.create_task(self._take_addresses(), name="take in addresses"),
                     tasks.create_task(self._look_at_namespaces(), name="look at namespaces"),
                     tasks.create_task(self.acknowledging.run(), name="acknowledge"),
+                    tasks.create_task(self._drifting.run(), name="look after what others change"),
                     tasks.create_task(self._fall_back(), name="fall back to the disk"),
                 ]
                 programming = tasks.create_task(self._programming.run(stop), name="program Pods")
@@ -114,6 +118,7 @@ class Cven:
     async def _take_sandboxes(self) -> None:
         async for sandboxes in self._runtime.watch():
             self.node.take_sandboxes(sandboxes)
+            self._drifting.attach()
             self._health.set_ready("runtime", True)
 
     async def _take_addresses(self) -> None:

@@ -108,10 +108,14 @@ class Enforcer:
         node.set_backend, slow_sets = await choose_backend(settings.set_backend)
         node.chain_backend, slow_chains = await choose_chain_backend(settings.chain_backend)
         node.families, absent = await _families()
-        for what, trouble in ((ABSENT_FAMILY, absent), (SLOW_SETS, slow_sets), (SLOW_CHAINS, slow_chains)):
+        for subject, what, trouble in (
+            ("families", ABSENT_FAMILY, absent),
+            ("sets", SLOW_SETS, slow_sets),
+            ("chains", SLOW_CHAINS, slow_chains),
+        ):
             if trouble:
                 _log.warning(what, reason=trouble)
-                node.problems.append(f"{what}: {trouble}")
+                node.problems[subject] = f"{what}: {trouble}"
 
     async def _updates(self, connected: asyncio.Future[NatsBus], jitter_seconds: float) -> AsyncGenerator[NodeUpdate]:
         """Connects when it is asked for the first update, so that what is on disk is enforced without NATS."""
@@ -142,12 +146,14 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             exceptions=cven.exceptions,
             pods=dict(states),
             bypassable=bypassable,
+            healed=node.tamperings.healed,
+            tampering=node.tamperings.recent,
             latency=latency(samples),
             from_disk=node.from_disk,
             paused=node.paused,
             orders=node.orders,
             observing=cven.settings.observe,
-            problems=tuple(node.problems),
+            problems=tuple(node.problems.values()),
         ),
         RuntimeStatus(
             node=cven.settings.node,

@@ -5,7 +5,7 @@ nothing; `programming` writes them, `acknowledging` judges their connections and
 """
 
 import asyncio
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -24,6 +24,7 @@ from enforcers.metrics import Metrics
 from enforcers.pod import NoAddress, PodEnforcement, Unenforceable
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
+from enforcers.tampering import Tamperings
 from schemas import addresses
 from schemas.local import PatchNote
 from schemas.policy import Mark, NodeUpdate
@@ -55,6 +56,7 @@ class LocalNode:
         """By the runtime's uid: what is."""
         self.failing: dict[str, str] = {}
         """Uid → why the Pod does not hold what it should."""
+        self.tamperings = Tamperings(metrics)
         self.from_disk = False
         """Whether it enforces what it kept, since nobody told it anything newer."""
         self.settled = False
@@ -67,8 +69,8 @@ class LocalNode:
         """The same."""
         self.families: Sequence[Family] = FAMILIES
         """Those that the kernel has; one that it has not counts as realized."""
-        self.problems: list[str] = []
-        """What hinders it, beside the troubles of single Pods."""
+        self.problems: dict[str, str] = {}
+        """What hinders it, by what it is about, beside the troubles of single Pods."""
         self.changed = asyncio.Event()
         """Set when there is something to report."""
         self.work = asyncio.Event()
@@ -123,11 +125,13 @@ class LocalNode:
         for uid in self.pods.keys() - sandboxes.keys():
             self.pods.pop(uid).close()
             self.failing.pop(uid, None)
+            self.tamperings.forget(uid)
         for uid, sandbox in sandboxes.items():
             pod = self.pods.get(uid)
             if pod is None or (pod.sandbox.id, pod.sandbox.netns) != (sandbox.id, sandbox.netns):
                 if pod is not None:
                     pod.close()
+                    self.tamperings.forget(uid)
                 self.pods[uid] = self._enforcement(sandbox)
                 self.mark_dirty([uid])
             else:
@@ -151,7 +155,7 @@ class LocalNode:
 
         What is gone is let go of, and nothing else: it is an error once something must be written there, not before.
         """
-        self.mark_dirty([uid for uid, pod in self.pods.items() if pod.look()])
+        self.mark_dirty([uid for uid, pod in self.pods.items() if pod.let_go_if_gone()])
 
     def _enforcement(self, sandbox: Sandbox) -> PodEnforcement:
         settings = self.settings
@@ -239,10 +243,31 @@ class LocalNode:
         named = program.sets if program is not None else ()
         return {**{identity: self.policy.sets[identity] for identity in named}, layout.NODE_SET: self._addresses}
 
+    @property
+    def all_sets(self) -> Sets:
+        """Every set that the node knows."""
+        return ChainMap({layout.NODE_SET: self._addresses}, self.policy.sets)
+
     # --- what has become of it ---------------------------------------------------------------------------------------
 
-    def note(self, sandbox: Sandbox, patch: Patch, seconds: float) -> None:
-        """*patch* was written to the Pod of *sandbox*."""
+    def succeed(self, uid: str, pod: PodEnforcement) -> None:
+        """*pod* was programmed."""
+        self.failing.pop(uid, None)
+        self.settle(uid, pod)
+
+    def settle(self, uid: str, pod: PodEnforcement) -> None:
+        """*pod* holds what it should, as far as anyone looked."""
+        if not pod.tampered:
+            self.tamperings.heal(uid)
+        if pod.state is PodState.OPEN:  # nothing of ours is there to be fought about
+            self.tamperings.forget(uid)
+        elif self.tamperings.trouble(uid):
+            pod.state = PodState.CONTESTED
+        elif pod.state is PodState.CONTESTED:
+            pod.state = PodState.ENFORCED
+
+    def note(self, sandbox: Sandbox, patch: Patch, seconds: float, *, healing: bool) -> None:
+        """*patch* was written to the Pod of *sandbox*, where *healing* because someone had changed what is ours."""
         self.metrics.patches.inc()
         self.metrics.patch_seconds.observe(seconds)
         self.patches.append(
@@ -250,7 +275,7 @@ class LocalNode:
                 time=now(),
                 namespace=sandbox.namespace,
                 name=sandbox.name,
-                what=describe(patch),
+                what=f"{'put back: ' if healing else ''}{describe(patch)}",
                 milliseconds=round(seconds * 1000, 3),
             )
         )
@@ -270,7 +295,8 @@ class LocalNode:
     def exceptions(self) -> Iterator[PodException]:
         """The Pods here that do not hold what they should, as of now, not of the last mark: a retry may succeed."""
         for uid, pod in sorted(self.pods.items()):
-            reason = self.failing.get(uid) or (str(self.releasing(uid)) if self._lacks_rules(uid) else "")
+            released = str(self.releasing(uid)) if self._lacks_rules(uid) else ""
+            reason = self.failing.get(uid) or released or self.tamperings.trouble(uid)
             if reason:
                 where = pod.sandbox
                 yield PodException(uid=self.api_uid(uid), namespace=where.namespace, name=where.name, reason=reason)

@@ -22,6 +22,18 @@ class Metrics:
         )
         self.sets = Gauge("eastwest_sets", "Address sets that this node's programs name.", registry=registry)
         self.set_members = Gauge("eastwest_set_members", "Members of all of them, each once.", registry=registry)
+        self.drift_healed = Counter(
+            "eastwest_drift_healed",
+            "Times something of ours was put back that someone else had changed.",
+            ("kind",),
+            registry=registry,
+        )
+        self.healing_seconds = Histogram(
+            "eastwest_drift_healing_seconds",
+            "From the first sign that someone changed something of ours until it was put back.",
+            buckets=(0.005, 0.02, 0.05, 0.1, 0.5, 1, 5, 60),
+            registry=registry,
+        )
         self.patch_seconds = Histogram(
             "eastwest_patch_seconds",
             "Time to bring one Pod up to date.",

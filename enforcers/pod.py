@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from enforcers.core import layout
 from enforcers.core.cutting import Cut, may_tighten, no_longer_allowed
@@ -13,17 +15,17 @@ from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, c
 from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
-from enforcers.core.patch_text import describe_parts
 from enforcers.kernel import conntrack, namespaces, tables
 from enforcers.kernel.addressing import place
 from enforcers.kernel.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
-from enforcers.kernel.namespaces import NoNamespace
+from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from enforcers.runtimes.runtime import Sandbox
+from enforcers.verifying import ReadBack, of_links
 from schemas import addresses
 from schemas.programs import Program
-from schemas.status import PodState
+from schemas.status import Difference, PodState
 
 T = TypeVar("T")
 
@@ -47,6 +49,16 @@ class NoAddress(Exception):
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__(f"{sandbox.namespace}/{sandbox.name} has no address yet")
         self.retriable = True
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What was seen of one Pod's rules and sets."""
+
+    right: int
+    """Number of the rule change up to which the rules were known to be right before; -1: they were not."""
+    now_right: int
+    """The same afterwards."""
+    differences: tuple[Difference, ...]
 
 
 class PodEnforcement:
@@ -77,6 +89,9 @@ class PodEnforcement:
         """Whether something was written since the connections were last judged that may forbid one of them."""
         self.problems: tuple[str, ...] = ()
         """What else decides about its packets, as of the last time that its namespace was read."""
+        self.read_back = ReadBack()
+        self.tampered = False
+        """Someone changed what is ours, and it was not put back yet."""
         self._program: Program | None = None
         self._desired: Desired | None = None
         self._realized: Realized | None = None
@@ -111,32 +126,89 @@ class PodEnforcement:
     async def _realize(self, program: Program | None, sets: Sets) -> Patch:
         desired = self._desire(program)
         known = self._realized
-        patch = advance(desired, known, sets) if known else compare(desired, await self._observe(desired, sets), sets)
+        obstacle = ""
+        if known is not None:
+            patch = advance(desired, known, sets)
+        else:
+            observed = await self._observe(desired, sets)
+            obstacle = observed.obstacle if desired.sets else ""
+            patch = compare(desired, observed, sets)
         if known is None:  # whoever wrote what is there may have ended before it judged the connections
             self.audit_due = bool(desired.sets)
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
-            await tables.write(patch, self._set_backend, self._chain_backend)
+            if patch.writes_rules:
+                self.read_back.forget_rules()
+            try:
+                await tables.write(self.sandbox.netns, patch, self._set_backend, self._chain_backend)
+            except CommandFailed as error:  # the other family was written all the same
+                if obstacle:
+                    raise Unenforceable(self.sandbox, obstacle) from error
+                raise
             await self._wrote(patch, desired)
+        if obstacle:
+            raise Unenforceable(self.sandbox, obstacle)
+        if desired.sets and (known is None or patch.writes_rules):  # what differs now someone else changed meanwhile
+            await self._use(lambda netlink: self.read_back.check_rules(netlink, desired.tables))
         self._realized = after
+        self.tampered = self.tampered and known is not None and bool(desired.sets)
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
         if desired.sets and self._shortfall:
             raise Unenforceable(self.sandbox, self._shortfall)
         return patch
 
     async def verify(self, program: Program | None, sets: Sets) -> list[str]:
-        """Read the namespace and say what would have to be written so that it holds what it should; write nothing."""
+        """Read the namespace and say what of ours there is not as *program* asks, in words; write nothing.
+
+        Raises as `realize` does.
+        """
         async with self._turn:
-            desired = self._placed(program, None)
-            patch = compare(desired, await tables.observe(self.sandbox.netns, self._set_backend), sets)
-        return list(describe_parts(patch))
+            desired = self._desire(program)
+            return list(map(str, await self._differences(realized(desired, sets), sets)))
+
+    async def look(self, sets: Sets, *, with_sets: bool = True, doubt: bool = False) -> Look | None:
+        """See what of ours is not as it was realized; ``None``: nothing is realized, so nothing can differ.
+
+        *with_sets*: also what the sets hold. *doubt*: the next `realize` puts right what differs.
+        Raises `NoNamespace`, `NetlinkRefused`.
+        """
+        async with self._turn:
+            known = self._realized
+            if known is None or not known.versions:
+                return None
+            right = self.read_back.generation
+            differences = await self._differences(known, sets, with_sets=with_sets)
+            if differences:
+                self.tampered = True
+                if doubt:
+                    self._realized = self._desired = self._interface = None
+            elif with_sets:
+                self.tampered = False
+            return Look(right, self.read_back.generation, tuple(differences))
+
+    async def _differences(self, known: Realized, sets: Sets, *, with_sets: bool = True) -> list[Difference]:
+        differences = await self._use(lambda netlink: self.read_back.check_rules(netlink, known.tables))
+        if not with_sets or not known.versions:
+            return differences
+        if self._interface and (moved := await asyncio.to_thread(of_links, self.sandbox, self._interface)):
+            differences.append(moved)
+        if isinstance(self._set_backend, NetlinkSets):
+            unknown, found = await self._use(lambda netlink: self.read_back.read_sets(netlink, known.versions))
+        else:  # it was chosen since listings by netlink cannot be trusted here
+            unknown, found = list(known.versions), await self._set_backend.read()
+        members = {identity: sets[identity].at(known.versions[identity]) for identity in unknown if identity in sets}
+        remembered = {identity: wanted for identity, wanted in members.items() if wanted is not None}
+        if remembered:
+            check = self.read_back.check_sets
+            differences += await asyncio.to_thread(check, found, known.versions, remembered)
+        return differences
 
     def holds_rules_of(self, program: Program | None) -> bool:
         """Whether nothing but the members of sets can be other than *program* asks."""
         return self._realized is not None and self._desired is not None and program == self._program
 
-    def look(self) -> bool:
+    def let_go_if_gone(self) -> bool:
         """Let go of a namespace that its file does not name any more; return whether it names another one now.
 
         A socket that stayed there would keep a network alive that is gone, addresses and all.
@@ -151,6 +223,7 @@ class PodEnforcement:
         """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`."""
         self._realized = self._desired = None
         self._interface = None
+        self.read_back.doubt()
         self._let_go()
 
     def close(self) -> None:
@@ -219,6 +292,7 @@ class PodEnforcement:
         news, self.problems = observed.problems != self.problems, observed.problems
         if news and self.problems:
             _log.warning("others' rules", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", found=self.problems)
+        observed = replace(observed, tables=self.read_back.suspicious(observed.tables))
         if desired.sets and not observed and self._program is not None:
             await self._audit(self._program, sets, dict)
         return observed
@@ -226,7 +300,9 @@ class PodEnforcement:
     async def _wrote(self, patch: Patch, desired: Desired) -> None:
         self.writes += 1
         self.audit_due = bool(desired.sets) and (self.audit_due or may_tighten(patch, self._program))
-        if patch.tables and not desired.sets:  # tracking ends: its entries would outlive the rules that judged them
+        if (
+            patch.writes_rules and not desired.sets
+        ):  # tracking ends: its entries would outlive the rules that judged them
             await self._use(lambda netlink: conntrack.forget(netlink, conntrack.marked(netlink, self.mark)))
 
     def _opened(self) -> NetlinkSocket:

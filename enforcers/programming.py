@@ -112,7 +112,8 @@ class Programming:
 
     async def _realize(self, uid: str, pod: PodEnforcement) -> None:
         node = self._node
-        began, untouched = time.perf_counter(), pod.writes == 0 and pod.state is not PodState.OPEN
+        began, tampered = time.perf_counter(), pod.tampered
+        untouched = pod.writes == 0 and pod.state is not PodState.OPEN
         try:
             async with asyncio.timeout(GIVEN_UP_SECONDS):
                 program = node.program_of(uid)
@@ -122,10 +123,11 @@ class Programming:
         except TROUBLE as error:
             node.fail(uid, pod, error)
         else:
-            # Else it does not hold yet what it was told since.
-            if node.pods.get(uid) is pod and pod not in self._waiting:
-                node.failing.pop(uid, None)
             if patch:
-                node.note(pod.sandbox, patch, time.perf_counter() - began)
+                healing = tampered and not pod.tampered
+                node.note(pod.sandbox, patch, time.perf_counter() - began, healing=healing)
                 if untouched and pod.sandbox.created_at > self._since:
                     node.metrics.enforced_after_seconds.observe(time.time() - pod.sandbox.created_at)
+            # Else it does not hold yet what it was told since.
+            if node.pods.get(uid) is pod and pod not in self._waiting:
+                node.succeed(uid, pod)

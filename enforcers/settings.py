@@ -51,6 +51,9 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
     """How long to wait for NATS after the start before the snapshot on disk is enforced. Default: 5."""
     relist_seconds: float = 10.0
     """How often the runtime is asked for its Pods, beside listening to its events. Default: 10."""
+    verify_seconds: float = 10.0
+    """How often each Pod's rules and sets are compared with what was written, beside listening for changes of rules:
+    changes of sets tell nobody. Default: 10."""
     gate_listen: str = ""
     """``host:port`` where Pods of this node ask whether they may start (`eastwest gate`); without a host, on every
     address of the node. Empty (the default): nowhere. The manifests say ``:9462``."""
@@ -63,6 +66,8 @@ class EnforcerSettings(Settings, frozen=True, kw_only=True):
         super().__post_init__()
         if not 0 < self.mark <= 0xFFFFFFFF or self.mark & (self.mark - 1):
             raise ValueError(f"mark {self.mark:#x} is not one bit of 32")
+        if self.verify_seconds <= 0:
+            raise ValueError(f"verify_seconds is {self.verify_seconds:g}, and has to be more than nothing")
         if self.parallel < 1:
             raise ValueError(f"parallel is {self.parallel}, and at least one Pod has to be programmed at a time")
         if self.gate_listen:

@@ -36,7 +36,7 @@ async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> 
                 observed = await tables.observe(namespace, sets)
                 if not observed:
                     return Removal()
-                await tables.write(tables.removal(observed), sets, RestoreChains(namespace))
+                await tables.write(namespace, tables.removal(observed), sets, RestoreChains(namespace))
                 await asyncio.to_thread(_forget, namespace, mark)
             except NoNamespace:
                 return Removal()

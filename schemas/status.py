@@ -87,6 +87,57 @@ class PodException(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What could not be done, and why."""
 
 
+class DriftKind(StrEnum):
+    """What of ours someone changed."""
+
+    TABLE = "table"
+    CHAIN = "chain"
+    JUMP = "jump"
+    SET = "set"
+    LINK = "link"
+    """Not ours, but what our rules name."""
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One thing of ours that is not as it was written."""
+
+    kind: DriftKind
+    object: str
+    """``mangle EW-IN (IPv4)``, ``set ew-…-4``."""
+    before: str
+    """As it should be, in short."""
+    after: str
+    """As it was found."""
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.before} before, now {self.after}"
+
+
+class Tampering(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Someone else changed what is ours in a Pod's network namespace."""
+
+    time: str
+    """When it was found, RFC 3339."""
+    uid: str
+    namespace: str
+    name: str
+    differences: tuple[Difference, ...]
+    """The first of them."""
+    more: int = 0
+    """How many further ones there were."""
+    processes: tuple[str, ...] = ()
+    """Who changed rules there since they were last known to be right: name and process id, as the node counts. Some of
+    them may have left ours alone. Empty where nobody told: changes of ipsets have no name."""
+    seconds: float | None = None
+    """From its first sign until it was put back; ``None``: it was not yet."""
+
+    def __str__(self) -> str:
+        by = f" by {', '.join(self.processes)}" if self.processes else ""
+        what = "; ".join([*map(str, self.differences), *([f"and {self.more} more"] if self.more else [])])
+        end = "not put back yet" if self.seconds is None else f"put back after {self.seconds * 1000:.0f} ms"
+        return f"{self.namespace}/{self.name} tampered with{by}: {what}; {end}"
+
+
 class ContainerDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One container, as the node's runtime reports it."""
 
@@ -138,6 +189,8 @@ class CvenStatus(msgspec.Struct, frozen=True, kw_only=True, tag="c-ven", tag_fie
     """How many of those with rules may send raw packets past them."""
     healed: int = 0
     """Times something was put back that someone else had changed, since the start."""
+    tampering: tuple[Tampering, ...] = ()
+    """The newest few, oldest first."""
     latency: Latency = Latency()
     from_disk: bool = False
     """Enforces the snapshot that it kept: it has not heard from NATS since its start."""
@@ -164,6 +217,8 @@ class Enforcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     exceptions: tuple[PodException, ...] = ()
     healed: int = 0
     """Times something was put back that someone else had changed, since the enforcer's start."""
+    tampering: tuple[Tampering, ...] = ()
+    """The newest few, oldest first."""
     from_disk: bool = False
     paused: bool = False
     orders: tuple[Order, ...] = ()

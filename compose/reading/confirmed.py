@@ -8,7 +8,7 @@ import msgspec
 
 from compose.reading import output as printing
 from compose.reading.ranges import instant
-from schemas.status import Enforcement, decode_enforcement
+from schemas.status import Enforcement, Tampering, decode_enforcement
 from schemas.unreadable import UNREADABLE
 from streams.log import Record
 
@@ -23,17 +23,21 @@ HEADING: Final = _aligned(("OFFSET", "TIME", "NODE", "REALIZED", "HEALED", "SAYS
 
 
 def shown(node: str, output: str) -> Callable[[Record], str]:
-    """How to print a record of a node whose name fits the pattern *node*, as a line; empty for others."""
+    """How to print a record of a node whose name fits the pattern *node*, as a line; empty for others.
+
+    Tampering is told in the first line that knows of it, and again when it was put back.
+    """
+    told: set[Tampering] = set()
 
     def show(record: Record) -> str:
         if not fnmatch.fnmatchcase(record.key, node):
             return ""
-        return printing.line(_document(record)) if output == "json" else _row(record)
+        return printing.line(_document(record)) if output == "json" else _row(record, told)
 
     return show
 
 
-def _row(record: Record) -> str:
+def _row(record: Record, told: set[Tampering]) -> str:
     said, problem = _decode(record)
     place = (record.offset, instant(record.timestamp), record.key)
     if said is None:
@@ -44,7 +48,9 @@ def _row(record: Record) -> str:
         *map(str, said.orders),
         *(f"not {each.namespace}/{each.name}: {each.reason}" for each in said.exceptions),
         *said.problems,
+        *(str(each) for each in said.tampering if each not in told),
     ]
+    told.update(said.tampering)
     return _aligned((*place, said.realized, said.healed, "; ".join(words)))
 
 

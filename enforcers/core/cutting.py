@@ -35,7 +35,7 @@ class Cut(msgspec.Struct, frozen=True):
 
 def may_tighten(patch: Patch, program: Program | None) -> bool:
     """Whether *patch* may forbid a connection that was allowed. Peers that a set gains only open."""
-    if patch.tables or patch.replace or patch.lose:
+    if patch.writes_rules or patch.replace or patch.lose:
         return True
     virtual = program.egress.virtual if program is not None and program.egress is not None else None
     closing = (virtual.addresses, virtual.ports) if virtual is not None else ()

@@ -1,11 +1,11 @@
 """What has to be written so that a namespace holds what it should, in the order that is safe.
 
-    sets gain ─▶ chains and jumps (one transaction per family) ─▶ sets lose ─▶ sets go
+    sets gain ─▶ chains and jumps (one transaction per family) ─▶ jumps elsewhere go ─▶ sets lose ─▶ sets go
 
 Nothing is named before it exists, and nothing goes while it is named.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -15,7 +15,7 @@ from enforcers.core import layout
 from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import Observed, ObservedTable
-from enforcers.core.rendering import Chain, jumps, render
+from enforcers.core.rendering import Chain, KernelRule, jumps, render
 from enforcers.core.set_rendering import differences, kernel_members, kind, of_family
 from schemas.programs import Program
 from schemas.sets import SetKind
@@ -27,6 +27,15 @@ Sets = Mapping[str, TrackedSet]
 """The node's sets by id, its own addresses among them."""
 
 
+class Table(msgspec.Struct, frozen=True):
+    """One family of our table, as it should be."""
+
+    chains: Mapping[str, tuple[str, ...]] = {}
+    """The comment of each rule."""
+    jumps: Mapping[str, KernelRule] = {}
+    """By hook: the first rule."""
+
+
 class Desired(msgspec.Struct, frozen=True):
     """What one namespace should hold."""
 
@@ -34,14 +43,13 @@ class Desired(msgspec.Struct, frozen=True):
     chains: Mapping[Family, tuple[Chain, ...]]
     sets: frozenset[str]
     """Ids of the sets that the chains name; each exists in both families."""
-    tables: Mapping[Family, ObservedTable]
-    """How the chains and jumps read once they are written."""
+    tables: Mapping[Family, Table]
 
 
 class Realized(msgspec.Struct, frozen=True):
     """What was written to a namespace and confirmed."""
 
-    tables: Mapping[Family, ObservedTable]
+    tables: Mapping[Family, Table]
     versions: Mapping[str, int]
     """Set id → number of its newest change that is in the kernel."""
 
@@ -63,20 +71,36 @@ class Contents(msgspec.Struct, frozen=True):
     members: tuple[bytes, ...]
 
 
+class Jump(msgspec.Struct, frozen=True):
+    """A rule of ours in a built-in chain, by the number that the kernel gave it."""
+
+    family: Family
+    hook: str
+    handle: int
+
+
 class Patch(msgspec.Struct, frozen=True):
     """What to write, in this order. Nothing at all where nothing differs."""
 
     create: tuple[Contents, ...] = ()
     replace: tuple[Contents, ...] = ()
     gain: tuple[Membership, ...] = ()
+    unhook: tuple[Jump, ...] = ()
+    """Where nothing is to be enforced any more: chains go only when nothing leads to them."""
     tables: Mapping[Family, str] = {}
     """Input for ``iptables-nft-restore --noflush``."""
+    displaced: tuple[Jump, ...] = ()
+    """A new one stands first by now."""
     lose: tuple[Membership, ...] = ()
     destroy: tuple[str, ...] = ()
     """Names of ipsets."""
 
     def __bool__(self) -> bool:
-        return bool(self.create or self.replace or self.gain or self.tables or self.lose or self.destroy)
+        return any(getattr(self, name) for name in self.__struct_fields__)
+
+    @property
+    def writes_rules(self) -> bool:
+        return bool(self.unhook or self.tables or self.displaced)
 
 
 def desire(program: Program | None, interface: Interface) -> Desired:
@@ -96,10 +120,8 @@ def _desire(program: Program | None, interface: Interface) -> Desired:
     if program is not None:
         chains |= {family: render(program, interface, family) for family in interface.families}
     named = program.sets | {layout.NODE_SET} if program is not None and any(chains.values()) else frozenset()
-    first = {hook: rule.comment for hook, rule in jumps(interface).items()}
-    own = {hook: (rule.line(hook),) for hook, rule in jumps(interface).items()}
     tables = {
-        family: ObservedTable({chain.name: chain.comments for chain in each}, first, own) if each else ObservedTable()
+        family: Table({chain.name: chain.comments for chain in each}, jumps(interface)) if each else Table()
         for family, each in chains.items()
     }
     return Desired(interface, chains, frozenset(named), tables)
@@ -126,11 +148,14 @@ def compare(desired: Desired, observed: Observed, sets: Sets) -> Patch:
             gain.append(Membership(identity, family, added=tuple(added)))
         if removed:
             lose.append(Membership(identity, family, removed=tuple(removed)))
+    jumps_elsewhere = {family: _displaced(family, desired, observed.tables[family]) for family in FAMILIES}
     return Patch(
         create=tuple(create),
         replace=tuple(replace),
         gain=tuple(gain),
-        tables=_tables(desired, observed.tables),
+        unhook=tuple(each for family in FAMILIES if not desired.chains[family] for each in jumps_elsewhere[family]),
+        tables=_texts({family: _mended(desired, family, observed.tables[family]) for family in FAMILIES}),
+        displaced=tuple(each for family in FAMILIES if desired.chains[family] for each in jumps_elsewhere[family]),
         lose=tuple(lose),
         destroy=(*observed.leftovers, *(layout.set_name(*key) for key in sorted(observed.sets.keys() - keys))),
     )
@@ -165,7 +190,9 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
         create=tuple(create),
         replace=tuple(replace),
         gain=tuple(gain),
-        tables={} if known.tables is desired.tables else _tables(desired, known.tables),
+        tables={}
+        if known.tables is desired.tables
+        else _texts({family: _changed(desired, family, known.tables[family]) for family in FAMILIES}),
         lose=tuple(lose),
         destroy=tuple(layout.set_name(identity, family) for identity in surplus for family in families),
     )
@@ -181,33 +208,62 @@ def contents(identity: str, family: Family, sets: Sets) -> Contents:
     return Contents(identity, family, tuple(of_family(kernel_members(identity, sets[identity].members), family)))
 
 
-def _tables(desired: Desired, known: Mapping[Family, ObservedTable]) -> dict[Family, str]:
-    texts = {family: _table(desired.chains[family], desired.interface, known[family]) for family in FAMILIES}
-    return {family: text for family, text in texts.items() if text}
+def is_first(desired: Table, observed: ObservedTable, hook: str) -> bool:
+    """Whether our jump stands first in *hook*, and once."""
+    wanted, own = desired.jumps.get(hook), observed.jumps(hook)
+    if wanted is None:
+        return not own
+    alone = len(own) == 1 and own[0] is observed.hooks[hook][0] and own[0].comment == wanted.comment
+    return alone and hook not in observed.altered
 
 
-def _table(chains: Sequence[Chain], interface: Interface, observed: ObservedTable) -> str:
-    """One transaction. A chain that changes is carried whole: to declare it empties it within the transaction."""
-    wanted = {chain.name: chain for chain in chains}
-    changed = [chain for chain in chains if observed.chains.get(chain.name) != chain.comments]
-    gone = sorted(observed.chains.keys() - wanted.keys())
-    lines = [*_jumps(bool(chains), interface, observed)]
-    for chain in changed:
-        lines += [rule.line(chain.name) for rule in chain.rules]
-    if not (lines or changed or gone):
+def holds(desired: Table, observed: ObservedTable, chain: str) -> bool:
+    """Whether our *chain* has the rules it should have."""
+    comments = tuple(rule.comment for rule in observed.chains.get(chain, ()))
+    return comments == desired.chains.get(chain) and chain not in observed.altered
+
+
+def _mended(desired: Desired, family: Family, observed: ObservedTable) -> str:
+    """Where one of our chains is missing, all are made anew: the others may lead to it under another name."""
+    table = desired.tables[family]
+    whole = not table.chains.keys() <= observed.chains.keys()
+    changed = [chain for chain in desired.chains[family] if whole or not holds(table, observed, chain.name)]
+    inserted = [
+        rule.line(hook, "-I") for hook, rule in table.jumps.items() if whole or not is_first(table, observed, hook)
+    ]
+    return _transaction(changed, observed.chains.keys() - table.chains.keys(), inserted)
+
+
+def _displaced(family: Family, desired: Desired, observed: ObservedTable) -> list[Jump]:
+    table = desired.tables[family]
+    whole = not table.chains.keys() <= observed.chains.keys()
+    return [
+        Jump(family, hook, rule.handle)
+        for hook in observed.hooks
+        if whole or not is_first(table, observed, hook)
+        for rule in observed.jumps(hook)
+    ]
+
+
+def _changed(desired: Desired, family: Family, known: Table) -> str:
+    """What is known stands there in our own words, so its jumps go in the same transaction."""
+    table = desired.tables[family]
+    changed = [chain for chain in desired.chains[family] if known.chains.get(chain.name) != chain.comments]
+    moved = [hook for hook in layout.HOOKS if table.jumps.get(hook) != known.jumps.get(hook)]
+    lines = [known.jumps[hook].line(hook, "-D") for hook in moved if hook in known.jumps]
+    lines += [table.jumps[hook].line(hook, "-I") for hook in moved if hook in table.jumps]
+    return _transaction(changed, known.chains.keys() - table.chains.keys(), lines)
+
+
+def _transaction(changed: Sequence[Chain], gone: Iterable[str], jump_lines: Sequence[str]) -> str:
+    """A chain that changes is carried whole: to declare it empties it within the transaction."""
+    names = sorted(gone)
+    if not (changed or names or jump_lines):
         return ""
-    declared = [f":{name} - [0:0]" for name in (*(chain.name for chain in changed), *gone)]
-    return "\n".join([f"*{TABLE}", *declared, *lines, *(f"-X {name}" for name in gone), "COMMIT", ""])
+    declared = [f":{name} - [0:0]" for name in (*(chain.name for chain in changed), *names)]
+    lines = [rule.line(chain.name) for chain in changed for rule in chain.rules]
+    return "\n".join([f"*{TABLE}", *declared, *jump_lines, *lines, *(f"-X {name}" for name in names), "COMMIT", ""])
 
 
-def _jumps(wanted: bool, interface: Interface, observed: ObservedTable) -> list[str]:
-    """Ours stands first, once, or not at all. Ours elsewhere are taken out by their own words."""
-    lines = []
-    for hook, rule in jumps(interface).items():
-        own = observed.jumps.get(hook, ())
-        if wanted and len(own) == 1 and observed.first.get(hook) == rule.comment:
-            continue
-        lines += [line.replace("-A ", "-D ", 1) for line in own]
-        if wanted:
-            lines.append(rule.line(hook, "-I"))
-    return lines
+def _texts(tables: Mapping[Family, str]) -> dict[Family, str]:
+    return {family: text for family, text in tables.items() if text}

@@ -57,6 +57,11 @@ class TrackedSet:
             return None
         return _net(list(self._steps)[len(self._steps) - count :])
 
+    def at(self, version: int) -> frozenset[bytes] | None:
+        """The members as they were at *version*; ``None``: too long ago to know."""
+        step = self.since(version)
+        return None if step is None else frozenset((self.members - step.added) | step.removed)
+
 
 class TupleSet(TrackedSet):
     """A set of tuples on a node that has the addresses *node*: what was told of the own node, at each of these.

@@ -1,7 +1,6 @@
-"""What a namespace holds of ours, read from what ``iptables-nft-save`` and ``ipset save`` print.
+"""What a namespace holds of ours, read from the kernel's own lists and from what ``ipset save`` prints.
 
-Our rules are recognised by their comment and compared by it. Foreign text is never read for meaning: a line without
-our comment is only known to be there.
+Our rules are recognised by their comment and compared by it. Of a rule without our comment only its place is known.
 """
 
 import re
@@ -12,10 +11,13 @@ import msgspec
 
 from enforcers.core import layout
 from enforcers.core.layout import Family
+from enforcers.core.netlink.nftables import DORMANT, NativeChain, NativeRule
 from enforcers.core.rendering import COMMENT
 from enforcers.core.set_rendering import kind, parse_element, shape
 
-_COMMENT: Final = re.compile(rf'--comment "?({re.escape(COMMENT)}[^"\s]*)')
+HOOK_NUMBERS: Final = {"PREROUTING": 0, "POSTROUTING": 4}
+PRIORITY: Final = -150
+"""NF_IP_PRI_MANGLE: where iptables hooks its table."""
 
 _SIZE: Final = re.compile(r" (hashsize|bucketsize|initval) \S+")
 
@@ -23,12 +25,20 @@ _SIZE: Final = re.compile(r" (hashsize|bucketsize|initval) \S+")
 class ObservedTable(msgspec.Struct, frozen=True):
     """One family of our table."""
 
-    chains: Mapping[str, tuple[str, ...]] = {}
-    """Our chains: the comment of each rule, empty for one that is not ours."""
-    first: Mapping[str, str] = {}
-    """Hook → comment of its first rule."""
-    jumps: Mapping[str, tuple[str, ...]] = {}
-    """Hook → our own rules in it, as printed."""
+    handle: int = 0
+    """The kernel's number of the table: one that was made anew has another. 0: there is none."""
+    chains: Mapping[str, tuple[NativeRule, ...]] = {}
+    """Our chains."""
+    hooks: Mapping[str, tuple[NativeRule, ...]] = {}
+    """All rules of each built-in chain that leads to one of ours."""
+    obstacle: str = ""
+    """Why no rule of ours can take effect in it."""
+    altered: frozenset[str] = frozenset()
+    """Chains and hooks in which a rule of ours is not the one that was read back when it was written."""
+
+    def jumps(self, hook: str) -> tuple[NativeRule, ...]:
+        """Our own rules in a built-in chain."""
+        return tuple(rule for rule in self.hooks.get(hook, ()) if is_ours(rule))
 
 
 class ObservedSets(msgspec.Struct, frozen=True):
@@ -63,37 +73,55 @@ class Observed(msgspec.Struct, frozen=True):
     problems: tuple[str, ...] = ()
     """Of others' making, for people: what may decide about packets beside our rules."""
 
+    @property
+    def obstacle(self) -> str:
+        """Why no rule of ours can take effect, in one family at least."""
+        return next((table.obstacle for table in self.tables.values() if table.obstacle), "")
+
     def __bool__(self) -> bool:
-        tables = any(table.chains or any(table.jumps.values()) for table in self.tables.values())
+        tables = any(table.chains or any(map(table.jumps, table.hooks)) for table in self.tables.values())
         return bool(tables or self.sets or self.leftovers)
 
 
 NOTHING: Final = Observed(tables={4: ObservedTable(), 6: ObservedTable()})
 
 
-def parse_table(saved: str) -> ObservedTable:
-    """Read one ``iptables-nft-save -t mangle``."""
-    chains: dict[str, list[str]] = {}
-    first: dict[str, str] = {}
-    jumps: dict[str, list[str]] = {}
-    for line in saved.splitlines():
-        if line.startswith(f":{layout.CHAIN_PREFIX}"):
-            chains[line[1:].split(" ", 1)[0]] = []
-        elif line.startswith("-A "):
-            _, name, _ = line.split(" ", 2)
-            found = _COMMENT.search(line)
-            comment = found.group(1) if found else ""
-            if name in chains:
-                chains[name].append(comment)
-            elif name in layout.HOOKS:
-                first.setdefault(name, comment)
-                if comment:
-                    jumps.setdefault(name, []).append(line)
+def is_ours(rule: NativeRule) -> bool:
+    return rule.comment.startswith(COMMENT)
+
+
+def is_of_interest(chain: str) -> bool:
+    """Whether the rules of *chain* have to be read."""
+    return chain.startswith(layout.CHAIN_PREFIX) or chain in layout.HOOKS
+
+
+def observe_table(handle: int, flags: int, chains: Iterable[NativeChain], rules: Iterable[NativeRule]) -> ObservedTable:
+    """What is ours in a table that the kernel lists like this."""
+    found: dict[str, list[NativeRule]] = {}
+    obstacle = "table mangle is dormant: the kernel passes over it" if flags & DORMANT else ""
+    for chain in chains:
+        if is_of_interest(chain.name):
+            found[chain.name] = []
+            obstacle = obstacle or _obstacle(chain)
+    for rule in rules:
+        if rule.chain in found:
+            found[rule.chain].append(rule)
     return ObservedTable(
-        chains={name: tuple(rules) for name, rules in chains.items()},
-        first=first,
-        jumps={name: tuple(rules) for name, rules in jumps.items()},
+        handle,
+        {name: tuple(each) for name, each in found.items() if name not in layout.HOOKS},
+        {name: tuple(each) for name, each in found.items() if name in layout.HOOKS},
+        obstacle,
     )
+
+
+def _obstacle(chain: NativeChain) -> str:
+    if chain.name not in layout.HOOKS:
+        return ""
+    if chain.hook is None:
+        return f"someone made {chain.name} a chain that no packet enters"
+    if (chain.hook, chain.priority) != (HOOK_NUMBERS[chain.name], PRIORITY):
+        return f"someone hooked {chain.name} elsewhere (hook {chain.hook}, priority {chain.priority})"
+    return ""
 
 
 def parse_sets(saved: str) -> ObservedSets:

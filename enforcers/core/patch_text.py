@@ -23,3 +23,5 @@ def describe_parts(patch: Patch) -> Iterator[str]:
     for family, text in patch.tables.items():
         declared = [line[1:].split()[0] for line in text.splitlines() if line.startswith(f":{CHAIN_PREFIX}")]
         yield f"IPv{family} {', '.join(declared) or 'jumps'}"
+    if gone := len(patch.unhook) + len(patch.displaced):
+        yield f"{gone} {'jump' if gone == 1 else 'jumps'} removed"

@@ -18,7 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.telemetry import set_up_logging
-from tests.bench import folding, kafka_log, member_deltas, programming_pods, to_kernel, watch_decoding, workloads
+from tests.bench import (
+    drifting,
+    folding,
+    kafka_log,
+    member_deltas,
+    programming_pods,
+    to_kernel,
+    watch_decoding,
+    workloads,
+)
 from tests.bench.measuring import Figure, Row, Unavailable, absent
 
 ROWS: Final[dict[str, Row]] = {
@@ -37,6 +46,7 @@ ROWS: Final[dict[str, Row]] = {
     "pod-patches": programming_pods.patches,
     "event-to-kernel-embedded": to_kernel.embedded,
     "event-to-kernel-kafka": to_kernel.kafka,
+    "drift-to-healed": drifting.drift_to_healed,
 }
 
 

@@ -15,7 +15,16 @@ from click.testing import CliRunner
 from compose.reading import policy_text, schema
 from schemas.events import KINDS
 from schemas.reports import PREFIXES
-from schemas.status import CvenStatus, PodDetail, PodException, PodState, RuntimeStatus
+from schemas.status import (
+    CvenStatus,
+    Difference,
+    DriftKind,
+    PodDetail,
+    PodException,
+    PodState,
+    RuntimeStatus,
+    Tampering,
+)
 from streams import topics
 from streams.errors import ReadFailed
 from streams.inventory_bucket import read_inventory
@@ -99,6 +108,12 @@ async def test_get_shows_reports_joined_with_what_the_nodes_say(world):
         assert "not in the inventory" in await eastwest("get", "workloads", "n9", *where, code=1)
 
 
+async def says(heartbeat: str, *where: object) -> bool:
+    """Whether node n3's record with *heartbeat* is in the log."""
+    lines = (await eastwest("events", "--status", "--name", "n3", "-o", "json", *where)).splitlines()
+    return heartbeat in {json.loads(line)["heartbeat"] for line in lines}
+
+
 @pytest.mark.nats
 async def test_events_status_says_what_each_node_confirmed(world, tmp_path: Path):
     revision = await world.begin()
@@ -109,17 +124,25 @@ async def test_events_status_says_what_each_node_confirmed(world, tmp_path: Path
         await publish_status(world.bus, world.cluster, CvenStatus(node="n2", heartbeat="t", realized=3, paused=True))
         said = CvenStatus(node="n1", heartbeat="t", realized=revision, exceptions=(unable,))
         await publish_status(world.bus, world.cluster, said)
-
-        async def told() -> bool:
-            return "shop/web" in await eastwest("events", "--status", *where)
-
-        await until("the record", told)
+        change = Difference(kind=DriftKind.CHAIN, object="mangle EW-IN (IPv4)", before="3 rules", after="missing")
+        tampering = Tampering(
+            time="t", uid="u", namespace="shop", name="db", differences=(change,), processes=("nft[7]",), seconds=0.02
+        )
+        for heartbeat, paused in (("t1", False), ("t2", True)):
+            said = CvenStatus(node="n3", heartbeat=heartbeat, healed=1, tampering=(tampering,), paused=paused)
+            await publish_status(world.bus, world.cluster, said)
+            await until("the record", lambda told=heartbeat: says(told, *where))
     table = (await eastwest("events", "--status", *where)).splitlines()
     assert table[0].split() == ["OFFSET", "TIME", "NODE", "REALIZED", "HEALED", "SAYS"]
     assert {(line.split()[2], line.split()[3], " ".join(line.split()[5:])) for line in table[1:]} == {
         ("n1", str(revision), "not shop/web: no iptables there"),
         ("n2", "3", "paused"),
+        ("n3", "-1", f"{tampering}"),
+        ("n3", "-1", "paused"),
     }
+    assert str(tampering) == (
+        "shop/db tampered with by nft[7]: mangle EW-IN (IPv4): 3 rules before, now missing; put back after 20 ms"
+    )
     (one,) = map(json.loads, (await eastwest("events", "--status", "--name", "n2", "-o", "json", *where)).splitlines())
     assert (one["node"], one["realized"], one["paused"]) == ("n2", 3, True)
     assert "by node" in await eastwest("events", "--status", "--kind", "Pod", *where, code=2)

@@ -16,8 +16,9 @@ from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
+from schemas.status import Tampering
 from streams.telemetry import Health
-from tests.enforcers.pod_world import CLIENTS, World, eventually
+from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, eventually
 
 
 def told(revision: int, *programs: Program, clients: set[bytes], complete: bool = True) -> NodeUpdate:
@@ -78,10 +79,25 @@ async def running_on(
             stop.set()
 
 
+@asynccontextmanager
+async def enforcing(world: World, **settings: Any) -> AsyncIterator[Cven]:
+    """A Pod that only *a* may reach, on port 80, and whose rules are known to be right."""
+    async with running(world, Told(told(1, ALLOW, clients=both("a"))), **settings) as cven:
+        await realized(cven, 1)
+        await until("the rules to be read back", lambda: cven.node.pods["uid-web"].read_back.generation >= 0)
+        yield cven
+
+
+async def healed(cven: Cven, times: int = 1) -> Tampering:
+    """The newest tampering, once *times* were put back."""
+    await until(f"{times} heals", lambda: cven.node.tamperings.healed >= times)
+    return cven.node.tamperings.recent[-1]
+
+
 async def realized(cven: Cven, revision: int) -> None:
     async with asyncio.timeout(10):
         await cven.realized(revision)
 
 
-async def until(what: str, holds: Any) -> None:
-    await asyncio.to_thread(eventually, what, holds)
+async def until(what: str, holds: Any, seconds: float = 5.0) -> None:
+    await asyncio.to_thread(eventually, what, holds, seconds)

@@ -55,7 +55,8 @@ async def test_a_pod_of_which_one_family_cannot_be_written_is_an_exception_until
     async with running(world, Told(told(7, DENY, clients=set()))) as cven:
         await realized(cven, 7)
         assert [each.uid for each in cven.exceptions] == ["uid-web"]
-        assert cven.state_of("uid-web") is PodState.ERROR
+        assert cven.state_of("uid-web") is PodState.UNENFORCEABLE
+        assert isolated_in(world, sound)
 
         world.command("web", "nft", "delete", "table", broken, "mangle")
         await until("both families", lambda: cven.exceptions == ())

@@ -80,6 +80,21 @@ async def test_a_restart_finds_everything_in_place_and_writes_nothing(world):
     assert world.handles() == before
 
 
+async def test_a_native_rule_that_hides_the_table_from_iptables_hides_nothing_from_us(world):
+    members = sets(clients=both("a"))
+    await enforced(world, ALLOW, members)
+    world.command("web", "nft", "add map ip mangle theirs { type ipv4_addr : verdict; }")
+    world.command("web", "nft", "add rule ip mangle PREROUTING ct state new limit rate 3/second accept")
+    assert "EW-" not in world.rules()
+    before = world.handles()
+
+    again = pod_of(world)
+    assert not await again.realize(ALLOW, members)
+    assert world.handles() == before
+    await again.realize(program(), members)
+    assert "EW-" not in world.handles()
+
+
 async def test_what_someone_removed_or_changed_of_ours_is_put_back(world):
     members = sets(clients=both("a"))
     pod = await enforced(world, ALLOW, members)

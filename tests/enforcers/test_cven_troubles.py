@@ -116,7 +116,7 @@ async def test_a_pod_whose_addresses_come_later_or_move_to_another_link_is_enfor
         runtime.tell([msgspec.structs.replace(world.sandbox(), addresses=(addresses.pack("10.77.2.2"),))])
 
         await until("rules on the other link", lambda: "-A PREROUTING -i eth1" in world.rules())
-        assert "-i eth0" not in world.rules()
+        await until("none on the first", lambda: "-i eth0" not in world.rules())
 
 
 async def test_a_node_all_of_whose_addresses_are_named_in_the_settings_enforces(world):

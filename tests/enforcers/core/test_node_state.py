@@ -4,10 +4,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcers.core.difference import Realized, advance, compare, desire, realized
+from enforcers.core.difference import Realized, Table, advance, compare, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, Interface
 from enforcers.core.node_state import NodeState, TrackedSet
-from enforcers.core.observation import NOTHING, ObservedTable
+from enforcers.core.observation import NOTHING
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Direction, Program, Rule
 from schemas.sets import SetKind, set_id
@@ -99,7 +99,7 @@ def test_an_unisolated_pod_wants_neither_rule_nor_set():
     desired = desire(free, Interface(""))
     assert desired.sets == frozenset()
     assert not compare(desired, NOTHING, {})
-    assert realized(desired, {}).tables == {family: ObservedTable() for family in FAMILIES}
+    assert realized(desired, {}).tables == {family: Table() for family in FAMILIES}
 
 
 def mirrored(uid: str, mirror: str) -> Program:

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from enforcers.core import layout
 from enforcers.core.difference import compare, desire
 from enforcers.core.layout import Interface
+from enforcers.core.netlink.nftables import DORMANT, NativeChain, NativeRule
 from enforcers.core.node_state import TrackedSet
-from enforcers.core.observation import NOTHING, parse_table
-from enforcers.core.rendering import MULTIPORT_SLOTS, jumps, render
+from enforcers.core.observation import HOOK_NUMBERS, NOTHING, PRIORITY, Observed, ObservedTable, observe_table
+from enforcers.core.rendering import MULTIPORT_SLOTS, render
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import Denial, Direction, PortRange, Program, Rule, Virtual, denial_id
 from schemas.sets import SetKind, set_id
@@ -137,30 +138,26 @@ def test_ports_are_split_without_loss_into_what_one_rule_holds(ports):
     assert found == set(ports)
 
 
-def written(wanted: Program, family: layout.Family) -> str:
-    """The table as the tool would print it after our transaction: its chains, jumps in place."""
+def written(wanted: Program, family: layout.Family) -> ObservedTable:
+    """The table as the kernel would list it after our transaction."""
     tracked = {identity: TrackedSet() for identity in {*wanted.sets, layout.NODE_SET}}
     sent = compare(desire(wanted, ETH0), NOTHING, tracked).tables[family]
-    lines = [line.replace("-I ", "-A ", 1) for line in sent.splitlines() if line != "COMMIT"]
-    return "\n".join([*lines, "COMMIT"])
+    chains = [NativeChain(line[1:].split()[0]) for line in sent.splitlines() if line.startswith(":")]
+    hooks = [NativeChain(hook, number, PRIORITY, "filter") for hook, number in HOOK_NUMBERS.items()]
+    lines = [line.split(" ", 2) for line in sent.splitlines() if line.startswith(("-A ", "-I "))]
+    comments = [(chain, rest.split('--comment "')[1].split('"')[0]) for _, chain, rest in lines]
+    return observe_table(1, 0, [*chains, *hooks], [NativeRule(chain, 1, comment, b"") for chain, comment in comments])
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_what_was_written_is_recognised_and_nothing_is_written_again(family):
     wanted = program(direction(rule(PortRange(TCP, 80, 80))), direction(rule(sets=(NAMED,)), virtual=VIRTUAL))
+    tracked = {identity: TrackedSet() for identity in {*wanted.sets, layout.NODE_SET}}
 
-    table = parse_table(written(wanted, family))
+    observed = Observed({**NOTHING.tables, family: written(wanted, family)}, {})
+    again = compare(desire(wanted, ETH0), observed, tracked)
 
-    assert table.chains == {chain.name: chain.comments for chain in render(wanted, ETH0, family)}
-    assert table.first == {hook: each.comment for hook, each in jumps(ETH0).items()}
-
-
-def test_foreign_text_is_never_taken_for_ours():
-    table = parse_table(
-        "*mangle\n:PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\n"
-        '-A PREROUTING -m comment --comment "not ew: at all" -j MINE\n-A MINE -j DROP\nCOMMIT\n'
-    )
-    assert (dict(table.chains), dict(table.jumps)) == ({}, {})
+    assert (family in again.tables, again.displaced, again.unhook) == (False, (), ())
 
 
 PREFIX_ROOM = 63
@@ -201,3 +198,37 @@ def test_a_verdict_names_the_rule_that_the_kernel_would_count():
     assert [judgement.allowed for judgement in found] == [True, False, False, False]
     assert {judgement.rule for judgement in found} <= ids
     assert len({judgement.rule for judgement in found[:3]}) == 3
+
+
+def test_a_chain_that_is_gone_makes_all_that_may_lead_to_it_suspect():
+    wanted = program(direction(rule(PortRange(TCP, 80, 80))))
+    tracked = {identity: TrackedSet() for identity in {*wanted.sets, layout.NODE_SET}}
+    whole = written(wanted, 4)
+    renamed = ObservedTable(1, {name: each for name, each in whole.chains.items() if name != layout.IN}, whole.hooks)
+
+    patch = compare(desire(wanted, ETH0), Observed({**NOTHING.tables, 4: renamed}, {}), tracked)
+
+    assert {line for line in patch.tables[4].splitlines() if line.startswith(":")} == {
+        f":{chain.name} - [0:0]" for chain in render(wanted, ETH0, 4)
+    }
+    assert {jump.hook for jump in patch.displaced} == set(layout.HOOKS)
+
+
+def test_a_foreign_rule_is_never_taken_for_ours():
+    chains = [NativeChain("PREROUTING", 0, PRIORITY, "filter"), NativeChain("MINE")]
+    rules = [NativeRule("PREROUTING", 2, "not ew: at all", b""), NativeRule("MINE", 3, "", b"")]
+
+    assert not Observed({4: observe_table(1, 0, chains, rules)}, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "chain"),
+    [
+        (DORMANT, NativeChain("PREROUTING", 0, PRIORITY, "filter")),
+        (0, NativeChain("PREROUTING")),
+        (0, NativeChain("PREROUTING", 0, 5, "filter")),
+        (0, NativeChain("POSTROUTING", 0, PRIORITY, "filter")),
+    ],
+)
+def test_a_table_in_which_no_rule_of_ours_takes_effect_says_so(flags, chain):
+    assert observe_table(1, flags, [chain], []).obstacle
