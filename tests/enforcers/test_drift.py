@@ -98,8 +98,8 @@ async def test_a_heal_is_told_in_the_status_and_counted(world):
         assert isinstance(own, CvenStatus)
         assert (own.healed, own.tampering) == (1, (found,))
         text = str(found.differences[0])
-        assert text.startswith("mangle EW-IN-NEW (IPv4): 4 rules before, now 0 rules: lacks ")
-        assert text.endswith(", own-node, rule0000000000aa and 1 more")
+        assert text.startswith("mangle EW-IN-NEW (IPv4): 6 rules before, now 0 rules: lacks ")
+        assert text.endswith(", own-node and 3 more")
         metrics = cven.node.metrics.registry
         assert metrics.get_sample_value("eastwest_drift_healed_total", {"kind": "chain"}) == 1
         assert metrics.get_sample_value("eastwest_drift_healing_seconds_count") == 1

@@ -142,6 +142,7 @@ async def test_a_link_that_got_another_name_is_followed(world):
     world.listen("web", 80)
     async with enforcing(world, verify_seconds=SOON) as cven:
         lines = "link set eth0 down\nlink set eth0 name eth9\nlink set eth9 up\n"
+        lines += "address add fd77::2/64 dev eth9 nodad\n"  # IPv6 addresses go with a link that is down
         await asyncio.to_thread(world.command, "web", "ip", "-batch", "-", text=lines)
 
         (found,) = (await healed(cven)).differences
