@@ -1,5 +1,7 @@
 """§5.1 by packets: rules are where the Pod's addresses are, whatever the link is called, made of, or shared with."""
 
+from functools import partial
+
 import msgspec
 import pytest
 
@@ -15,6 +17,7 @@ from tests.enforcers.pod_world import (
     address,
     both,
     enforced,
+    eventually,
     isolated,
     packed,
     pod_of,
@@ -79,7 +82,7 @@ async def test_addresses_on_a_link_above_the_first_are_guarded_there_and_below_w
     world.ip("web", *bare(world), *above, "link set up0 up", *addressed("up0"))
     for family in (4, 6):
         world.listen("web", 80, family)
-        assert world.reaches("a", "web", 80, family)
+        eventually("the new link to be usable", partial(world.reaches, "a", "web", 80, family))
 
     await enforced(world, ALLOW, sets(clients=both("a")))
 

@@ -23,7 +23,8 @@ from compose.lab.wires.wiring import wire
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("capable")]
 
 PORTS = [("TCP", 80), ("UDP", 80), ("SCTP", 80)]
-ECHO = ("ICMP", 8)
+QUESTIONS = [*PORTS, ("ICMP", 0)]
+"""What the matrix asks: echo beside."""
 
 
 def pod(name: str, *addresses: str, node: str = "", host_network: bool = False, uid: str = "") -> LabPod:
@@ -39,11 +40,11 @@ TRIO = (
 )
 
 
-async def matrix(lab: Lab, version: int, ports=PORTS):
+async def matrix(lab: Lab, version: int):
     """(source, destination, protocol) → outcome of every pair, after listening everywhere; echo too."""
     async with Listeners() as listeners:
-        listeners.want(listeners_of(lab.plan, ports))
-        answers = await probe_all(full_matrix(lab.plan, [*ports, ECHO], version=version))
+        listeners.want(listeners_of(lab.plan, PORTS))
+        answers = await probe_all(full_matrix(lab.plan, QUESTIONS, version=version))
     for probe, answer in answers.items():
         assert answer.by in ("", "outside", probe.destination)
     return {(probe.source, probe.destination, probe.protocol): answer.outcome for probe, answer in answers.items()}
@@ -60,7 +61,7 @@ async def test_without_rules_everybody_reaches_everybody_and_itself(lab_root: Pa
     async with Lab(Layout(pods=TRIO, externals=("203.0.113.7", "2001:db8::7")), root=lab_root) as lab:
         outcomes = await matrix(lab, version)
 
-    assert len(outcomes) == (4 * 4 - 1) * len([*PORTS, ECHO])
+    assert len(outcomes) == (4 * 4 - 1) * len(QUESTIONS)
     assert set(outcomes.values()) == {Outcome.REACHABLE}
 
 
@@ -216,13 +217,13 @@ async def test_pods_come_go_move_and_change_their_address_live(lab_root: Path) -
         await lab.apply(Layout(pods=changed))
         for version in (4, 6):
             outcomes = await matrix(lab, version)
-            assert len(outcomes) == 16 * len(PORTS)
+            assert len(outcomes) == 16 * len(QUESTIONS)
             assert set(outcomes.values()) == {Outcome.REACHABLE}
         assert lab.pod("x/a") == before
         assert "10.244.1.11" not in in_pod(lab, "x/b", "ip", "-br", "address")
 
         await lab.apply(Layout(pods=changed[:1]))
-        assert set(await matrix(lab, 4)) == {("x/a", "x/a", protocol) for protocol, _ in PORTS}
+        assert set(await matrix(lab, 4)) == {("x/a", "x/a", protocol) for protocol, _ in QUESTIONS}
         assert not any("pod.x.d" in name for name in existing(lab.name))
 
 
@@ -366,7 +367,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_asked_twice(lab_root: P
 async def test_labs_live_side_by_side(lab_root: Path) -> None:
     async with Lab(Layout(pods=TRIO), root=lab_root) as one, Lab(Layout(pods=TRIO[:1]), root=lab_root) as other:
         assert set((await matrix(one, 4)).values()) == {Outcome.REACHABLE}
-        assert set(await matrix(other, 4)) == {("x/a", "x/a", protocol) for protocol, _ in PORTS}
+        assert set(await matrix(other, 4)) == {("x/a", "x/a", protocol) for protocol, _ in QUESTIONS}
 
 
 async def test_a_hundred_pods_are_there_in_one_go(lab_root: Path) -> None:
