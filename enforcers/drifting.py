@@ -130,8 +130,13 @@ class Drifting:
             node.fail(uid, pod, error)
             node.mark_dirty([uid])
             return None
-        if seen is None or node.pods.get(uid) is not pod:
+        if node.pods.get(uid) is not pod:
             return None
+        if seen is None:
+            if uid not in node.failing:
+                return None
+            node.mark_dirty([uid])  # what was in its way may be gone
+            return False
         if not seen.differences:
             if not pod.tampered:
                 contest.rest(now())

@@ -11,6 +11,7 @@ complete state is known.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
@@ -55,7 +56,7 @@ class Programming:
                 node.work.clear()
                 retry = bool(node.failing) and loop.time() >= self._retry_at
                 if retry:
-                    self._retry_at = loop.time() + self._backoff.delay()
+                    self._retry_at = math.inf  # until it is known what came of it
                 dirty, marks = node.take_work(again=retry)
                 begun = {uid: self._begin(tasks, uid, node.pods[uid]) for uid in sorted(dirty & node.pods.keys())}
                 before = tasks.create_task(self._end(begun, marks, before), name="end a round")
@@ -106,7 +107,7 @@ class Programming:
         if not node.failing:
             self._backoff.reset()
             self._retry_at = 0.0
-        elif self._retry_at <= loop.time():
+        elif not loop.time() < self._retry_at < math.inf:
             self._retry_at = loop.time() + self._backoff.delay()
         node.changed.set()
 

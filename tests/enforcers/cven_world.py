@@ -99,5 +99,5 @@ async def realized(cven: Cven, revision: int) -> None:
         await cven.realized(revision)
 
 
-async def until(what: str, holds: Any, seconds: float = 5.0) -> None:
+async def until(what: str, holds: Any, seconds: float = 15.0) -> None:
     await asyncio.to_thread(eventually, what, holds, seconds)

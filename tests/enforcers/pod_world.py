@@ -181,7 +181,7 @@ def made_world() -> Iterator[World]:
         world.remove()
 
 
-def eventually(what: str, holds: Callable[[], bool], seconds: float = 5.0) -> None:
+def eventually(what: str, holds: Callable[[], bool], seconds: float = 15.0) -> None:
     """Wait until *holds*; says what it waited for."""
     limit = time.monotonic() + seconds
     while not holds():

@@ -167,8 +167,12 @@ async def test_it_ends_at_once_when_its_pod_is_to_end(gates):
             *gates.command("--timeout", "30"), stderr=asyncio.subprocess.PIPE
         )
         assert process.stderr is not None
-        assert b"does not know its policy" in await process.stderr.readline()
-        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(10):
+                while b"does not know its policy" not in await process.stderr.readline():
+                    pass
+        finally:
+            process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 5) == 128 + signal.SIGTERM
 
 
