@@ -28,7 +28,7 @@ from tests.enforcers.pod_world import (
 )
 from tests.enforcers.sockets import DROPPED_SECONDS, passes
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 DIRECTIONS = [(True, False), (False, True), (True, True)]
 ONLY_IN = program(ingress=isolated(rule()), egress=isolated())

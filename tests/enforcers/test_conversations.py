@@ -14,7 +14,7 @@ from tests.enforcers.conversing import Conversations, conversations
 from tests.enforcers.cven_world import Told, realized, running, told
 from tests.enforcers.pod_world import CLIENTS, POLICY, both, isolated, program, rule
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 OTHERS = set_id(SetKind.ADDRESSES, "others")
 PEERS = (CLIENTS, OTHERS)
