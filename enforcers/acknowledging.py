@@ -5,11 +5,10 @@ at the first audit is by the second, or never.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from enforcers.core.netlink.connections import Endpoints
 from enforcers.local_node import TROUBLE, LocalNode
 from schemas.policy import Mark
 from streams.batches import Batches
@@ -18,20 +17,16 @@ SECOND_AUDIT_SECONDS: Final = 0.15
 ACKNOWLEDGE_SECONDS: Final = 0.1
 """At least this long between two acknowledgements: each walks the connection table once per Pod that was tightened."""
 
-Translations = Callable[[], dict[Endpoints, Endpoints]]
-"""The node's own connection table."""
-
 
 class Acknowledging:
     """Judges connections and confirms revisions on *node*."""
 
-    def __init__(self, node: LocalNode, translations: Translations) -> None:
+    def __init__(self, node: LocalNode) -> None:
         self.revision = -1
         """Realized; -1: none yet."""
         self.latencies: list[float] = []
         """Milliseconds from an event's observation to the kernel; whoever reports takes them away."""
         self._node = node
-        self._translations = translations
         self._reached = asyncio.Condition()
         self._written: Batches[list[Mark]] = Batches(limit=1 << 20)  # of each round that ended
         self._again: Batches[str] = Batches(limit=1 << 20)
@@ -97,10 +92,8 @@ class Acknowledging:
                 continue
             pod.audit_due = False
             try:
-                cuts = await pod.audit(program, node.sets_of(program), self._translations)
+                await pod.audit(program, node.sets_of(program))
             except TROUBLE as error:
                 node.fail(uid, pod, error)
                 pod.audit_due = True
                 node.mark_dirty([uid])
-            else:
-                node.metrics.cuts.inc(len(cuts))

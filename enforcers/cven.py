@@ -18,7 +18,7 @@ import structlog
 
 from enforcers.acknowledging import Acknowledging
 from enforcers.drifting import Drifting
-from enforcers.kernel import conntrack
+from enforcers.inspecting import inspecting
 from enforcers.kernel.addressing import watch_addresses
 from enforcers.kernel.folders import Folders
 from enforcers.kernel.namespaces import HERE, RUN_NETNS
@@ -50,12 +50,11 @@ class Cven:
         health: Health,
     ) -> None:
         self.settings = settings
-        self.node = LocalNode(settings, metrics)
-        self.acknowledging = Acknowledging(self.node, lambda: conntrack.translations(node_netns))
+        self.node = LocalNode(settings, metrics, node_netns)
+        self.acknowledging = Acknowledging(self.node)
         self._programming = Programming(self.node, self.acknowledging.written)
         self._drifting = Drifting(self.node)
         self._runtime = runtime
-        self._node_netns = node_netns
         self._health = health
         self._kept = kept
 
@@ -93,6 +92,7 @@ class Cven:
                     tasks.create_task(self.acknowledging.run(), name="acknowledge"),
                     tasks.create_task(self._drifting.run(), name="look after what others change"),
                     tasks.create_task(self._fall_back(), name="fall back to the disk"),
+                    tasks.create_task(inspecting(self.node), name="inspect Pods"),
                 ]
                 programming = tasks.create_task(self._programming.run(stop), name="program Pods")
                 await first_of(programming, stop)
@@ -122,7 +122,7 @@ class Cven:
             self._health.set_ready("runtime", True)
 
     async def _take_addresses(self) -> None:
-        async with aclosing(watch_addresses(self._node_netns)) as watching:
+        async with aclosing(watch_addresses(self.node.netns)) as watching:
             async for found in watching:
                 self.node.take_addresses(found)
 

@@ -153,7 +153,8 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             paused=node.paused,
             orders=node.orders,
             observing=cven.settings.observe,
-            problems=tuple(node.problems.values()),
+            problems=(*node.problems.values(), *node.pod_problems()),
+            cuts=tuple(node.cuts),
         ),
         RuntimeStatus(
             node=cven.settings.node,

@@ -77,6 +77,7 @@ class LocalApi:
                 from_disk=node.from_disk,
                 observing=node.settings.observe,
                 orders=node.orders,
+                problems=(*node.problems.values(), *node.pod_problems()),
             )
         )
 

@@ -7,17 +7,18 @@ nothing; `programming` writes them, `acknowledging` judges their connections and
 import asyncio
 from collections import ChainMap, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import structlog
 
-from enforcers.core import layout
+from enforcers.core import cutting, layout
 from enforcers.core.difference import Patch, Sets
 from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.patch_text import describe
 from enforcers.kernel.chain_backends import ChainBackendName
-from enforcers.kernel.namespaces import CommandFailed, NoNamespace
+from enforcers.kernel.namespaces import HERE, CommandFailed, NoNamespace
 from enforcers.kernel.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.metrics import Metrics
@@ -29,11 +30,18 @@ from schemas import addresses
 from schemas.local import PatchNote
 from schemas.policy import Mark, NodeUpdate
 from schemas.programs import Direction, Mode, Program
-from schemas.status import Order, PodException, PodState
+from schemas.status import Cut, Order, PodException, PodState
 from streams.reporting import now
 
 TROUBLE: Final = (Unenforceable, NoAddress, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
 """What is one Pod's trouble. Anything else is a bug and ends the process; rules stand meanwhile."""
+
+CUTS_KEPT: Final = 20
+"""They travel with every heartbeat."""
+CUTS_LOGGED: Final = 200
+"""Of one tightening; the metric counts all. Words for thousands at once would hold up everybody else."""
+
+PROBLEMS_TOLD: Final = 20
 
 UNKNOWN: Final = Direction(isolating=("setting unknown_pods",))
 """For a Pod that the snapshot on disk does not know, if so set: nobody but its own node."""
@@ -47,8 +55,10 @@ _log = structlog.get_logger("enforcers.local_node")
 class LocalNode:
     """The node of a C-VEN with *settings*."""
 
-    def __init__(self, settings: EnforcerSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: EnforcerSettings, metrics: Metrics, netns: Path = HERE) -> None:
         self.settings = settings
+        self.netns = netns
+        """The node's own network namespace."""
         self.metrics = metrics
         self.policy = NodeState()
         """What should be."""
@@ -57,6 +67,8 @@ class LocalNode:
         self.failing: dict[str, str] = {}
         """Uid → why the Pod does not hold what it should."""
         self.tamperings = Tamperings(metrics)
+        self.cuts: deque[Cut] = deque(maxlen=CUTS_KEPT)
+        """The newest connections that were cut, oldest first."""
         self.from_disk = False
         """Whether it enforces what it kept, since nobody told it anything newer."""
         self.settled = False
@@ -166,6 +178,8 @@ class LocalNode:
             chains=self.chain_backend,
             families=self.families,
             foreign_handlers=settings.foreign_handlers,
+            node_netns=self.netns,
+            cut=self.record_cuts,
         )
 
     # --- what is ordered by hand -------------------------------------------------------------------------------------
@@ -291,6 +305,40 @@ class LocalNode:
             _log.error("Pod not programmed", pod=f"{pod.sandbox.namespace}/{pod.sandbox.name}", reason=reason)
         self.failing[uid] = reason
         self.metrics.failures.inc()
+
+    def record_cuts(self, sandbox: Sandbox, cuts: Sequence[cutting.Cut]) -> None:
+        """These connections of the Pod in *sandbox* have ended, since nothing allows them any more."""
+        if not cuts:
+            return
+        pod, time = f"{sandbox.namespace}/{sandbox.name}", now()
+        told = [
+            Cut(
+                time=time,
+                pod=pod,
+                connection=cutting.describe(each.connection),
+                reason=each.judgement.reason.value,
+                rule=each.judgement.rule,
+                policies=each.judgement.isolating,
+            )
+            for each in cuts[-CUTS_LOGGED:]
+        ]
+        for cut in told:
+            _log.info("connection cut", pod=pod, connection=cut.connection, reason=cut.reason, policies=cut.policies)
+        if len(cuts) > len(told):
+            _log.warning("more connections cut than told one by one", pod=pod, connections=len(cuts))
+        self.cuts.extend(told)
+        self.metrics.cuts.inc(len(cuts))
+        self.changed.set()
+
+    def pod_problems(self) -> tuple[str, ...]:
+        """What is wrong with Pods that hold what they should."""
+        found = [
+            f"{pod.sandbox.namespace}/{pod.sandbox.name}: {problem}"
+            for pod in self.pods.values()
+            for problem in pod.problems
+        ]
+        more = len(found) - PROBLEMS_TOLD
+        return (*sorted(found)[:PROBLEMS_TOLD], *([f"and {more} more"] if more > 0 else []))
 
     def exceptions(self) -> Iterator[PodException]:
         """The Pods here that do not hold what they should, as of now, not of the last mark: a retry may succeed."""

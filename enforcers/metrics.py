@@ -34,6 +34,11 @@ class Metrics:
             buckets=(0.005, 0.02, 0.05, 0.1, 0.5, 1, 5, 60),
             registry=registry,
         )
+        self.fullest = Gauge(
+            "eastwest_connection_table_fullest",
+            "How full the fullest connection table of a Pod is, from 0 to 1.",
+            registry=registry,
+        )
         self.patch_seconds = Histogram(
             "eastwest_patch_seconds",
             "Time to bring one Pod up to date.",

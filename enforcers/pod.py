@@ -1,38 +1,44 @@
 """One Pod's enforcement: its sandbox, what it should hold, and what was confirmed."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from pathlib import Path
 
 import msgspec
 import structlog
 from msgspec.structs import replace
 
-from enforcers.core import layout
-from enforcers.core.cutting import Cut, may_tighten, no_longer_allowed
-from enforcers.core.difference import Desired, Patch, Realized, Sets, advance, compare, desire, realized
+from enforcers.core.cutting import Cut, may_tighten
+from enforcers.core.difference import (
+    Desired,
+    Patch,
+    Realized,
+    Sets,
+    advance,
+    begins,
+    compare,
+    desire,
+    primed,
+    realized,
+)
 from enforcers.core.layout import FAMILIES, Family, Interface
-from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.core.observation import Observed
-from enforcers.kernel import conntrack, namespaces, tables
+from enforcers.kernel import namespaces, tables
 from enforcers.kernel.addressing import place
 from enforcers.kernel.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
-from enforcers.kernel.namespaces import CommandFailed, NoNamespace
+from enforcers.kernel.judging import Ground, Judged
+from enforcers.kernel.kept_socket import KeptSocket
+from enforcers.kernel.namespaces import CommandFailed
 from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
-from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
+from enforcers.pod_connections import CutSink, PodConnections
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.verifying import ReadBack, of_links
 from schemas import addresses
 from schemas.programs import Program
 from schemas.status import Difference, PodState
 
-T = TypeVar("T")
-
 _log = structlog.get_logger("enforcers.pod")
-
-Translations = Callable[[], dict[Endpoints, Endpoints]]
-"""The node's own connection table; read only where a connection to a virtual address has to be judged."""
 
 
 class Unenforceable(Exception):
@@ -64,8 +70,7 @@ class Look(msgspec.Struct, frozen=True):
 class PodEnforcement:
     """Makes one namespace hold what one program asks; whoever calls while another does waits for its turn.
 
-    Keeps one netlink socket in the namespace: opening is cheap, closing is not. Until `close` it also keeps the network
-    alive, after the Pod is gone.
+    Keeps a netlink socket in the namespace, and with it the network, until `close`.
     """
 
     def __init__(
@@ -77,6 +82,8 @@ class PodEnforcement:
         chains: ChainBackendName = "restore",
         families: Sequence[Family] = FAMILIES,
         foreign_handlers: Sequence[str] = (),
+        node_netns: Path | None = None,
+        cut: CutSink = lambda sandbox, cuts: None,
     ) -> None:
         self.sandbox = sandbox
         self.mark = mark
@@ -87,11 +94,13 @@ class PodEnforcement:
         """Patches written."""
         self.audit_due = False
         """Whether something was written since the connections were last judged that may forbid one of them."""
-        self.problems: tuple[str, ...] = ()
+        self.legacy: tuple[str, ...] = ()
         """What else decides about its packets, as of the last time that its namespace was read."""
         self.read_back = ReadBack()
         self.tampered = False
         """Someone changed what is ours, and it was not put back yet."""
+        self._beginning = False
+        """Whether rules are being written where there were none, and the connections there are not all known yet."""
         self._program: Program | None = None
         self._desired: Desired | None = None
         self._realized: Realized | None = None
@@ -100,16 +109,14 @@ class PodEnforcement:
         """What no rule on that interface reaches."""
         self._families = tuple(families)
         self._turn = asyncio.Lock()
-        self._closed = False
         self._namespace = namespaces.identity(sandbox.netns)
-        self._socket: NetlinkSocket | None = None
-        self._using: asyncio.Future[Any] | None = None
-        """The newest work on the socket by a thread."""
+        self._netlink = KeptSocket(sandbox.netns)
+        self.connections = PodConnections(self._netlink, mark, node_netns, cut)
         self._set_backend: SetBackend = (
-            NetlinkSets(self._opened) if backend == "netlink" else RestoreSets(sandbox.netns)
+            NetlinkSets(self._netlink.opened) if backend == "netlink" else RestoreSets(sandbox.netns)
         )
         tool = RestoreChains(sandbox.netns)
-        self._chain_backend: ChainBackend = NetlinkChains(self._use, tool) if chains == "netlink" else tool
+        self._chain_backend: ChainBackend = NetlinkChains(self._netlink.use, tool) if chains == "netlink" else tool
 
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
@@ -126,36 +133,78 @@ class PodEnforcement:
     async def _realize(self, program: Program | None, sets: Sets) -> Patch:
         desired = self._desire(program)
         known = self._realized
-        obstacle = ""
-        if known is not None:
-            patch = advance(desired, known, sets)
-        else:
-            observed = await self._observe(desired, sets)
-            obstacle = observed.obstacle if desired.sets else ""
-            patch = compare(desired, observed, sets)
-        if known is None:  # whoever wrote what is there may have ended before it judged the connections
+        observed = None if known else await self._observe()
+        if observed is not None:  # whoever wrote what is there may have ended before it judged the connections
             self.audit_due = bool(desired.sets)
+        there = known if observed is None else observed
+        assert there is not None
+        self._beginning = bool(desired.sets) and (self._beginning or begins(desired, there.tables))
+        obstacle = observed.obstacle if observed is not None and desired.sets else ""
+        try:
+            if self._beginning:
+                assert program is not None  # nothing else has sets
+                ground = self.connections.ground(self.sandbox, program, sets)
+                patch = await self._begin(ground, primed(desired, there.tables), desired, observed)
+            else:
+                patch = await self._write(desired, sets, observed)
+        except CommandFailed as error:  # the other family was written all the same
+            if obstacle:
+                raise Unenforceable(self.sandbox, obstacle) from error
+            raise
+        if obstacle:
+            self._realized = None
+            raise Unenforceable(self.sandbox, obstacle)
+        if desired.sets and (known is None or patch.writes_rules):  # what differs now someone else changed meanwhile
+            await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, desired.tables))
+        self.tampered = self.tampered and known is not None and bool(desired.sets)
+        self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
+        if desired.sets and self._shortfall:
+            raise Unenforceable(self.sandbox, self._shortfall)
+        return patch
+
+    async def _begin(self, ground: Ground, first: Desired, desired: Desired, observed: Observed | None) -> Patch:
+        """Write rules where there were none; what is connected by then goes on, or is cut, as they say.
+
+        A Pod that runs already is tracked first, and nothing is dropped until all its connections are known. What came
+        up between the look and the rules is found after these.
+        """
+        patch, judged = Patch(), Judged()
+        if running := await self.connections.anything(self.sandbox):
+            patch = await self._write(first, ground.sets, observed)
+            observed = None
+            judged = await self.connections.adopt(ground)
+        patch = patch.followed_by(await self._write(desired, ground.sets, observed))
+        if running or await self.connections.anything(self.sandbox):
+            judged = await self.connections.adopt(ground, judged)
+        self._beginning = False
+        self.connections.adopted(self.sandbox, judged)
+        return patch
+
+    async def _observe(self) -> Observed:
+        observed = await tables.observe(self.sandbox.netns, self._set_backend)
+        news, self.legacy = observed.problems != self.legacy, observed.problems
+        if news and self.legacy:
+            _log.warning("others' rules", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", found=self.legacy)
+        return replace(observed, tables=self.read_back.suspicious(observed.tables))
+
+    async def _write(self, desired: Desired, sets: Sets, observed: Observed | None) -> Patch:
+        """Write and return what differs from what was *observed*, or else from what was realized."""
+        if observed is not None:
+            patch = compare(desired, observed, sets)
+        else:
+            assert self._realized is not None
+            patch = advance(desired, self._realized, sets)
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
             if patch.writes_rules:
                 self.read_back.forget_rules()
-            try:
-                await tables.write(self.sandbox.netns, patch, self._set_backend, self._chain_backend)
-            except CommandFailed as error:  # the other family was written all the same
-                if obstacle:
-                    raise Unenforceable(self.sandbox, obstacle) from error
-                raise
-            await self._wrote(patch, desired)
-        if obstacle:
-            raise Unenforceable(self.sandbox, obstacle)
-        if desired.sets and (known is None or patch.writes_rules):  # what differs now someone else changed meanwhile
-            await self._use(lambda netlink: self.read_back.check_rules(netlink, desired.tables))
+            await tables.write(self.sandbox.netns, patch, self._set_backend, self._chain_backend)
+            self.writes += 1
+            self.audit_due = bool(desired.sets) and (self.audit_due or may_tighten(patch, self._program))
+            if patch.writes_rules and not desired.sets:
+                await self.connections.end(self.sandbox.netns)
         self._realized = after
-        self.tampered = self.tampered and known is not None and bool(desired.sets)
-        self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
-        if desired.sets and self._shortfall:
-            raise Unenforceable(self.sandbox, self._shortfall)
         return patch
 
     async def verify(self, program: Program | None, sets: Sets) -> list[str]:
@@ -188,13 +237,13 @@ class PodEnforcement:
             return Look(right, self.read_back.generation, tuple(differences))
 
     async def _differences(self, known: Realized, sets: Sets, *, with_sets: bool = True) -> list[Difference]:
-        differences = await self._use(lambda netlink: self.read_back.check_rules(netlink, known.tables))
+        differences = await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, known.tables))
         if not with_sets or not known.versions:
             return differences
         if self._interface and (moved := await asyncio.to_thread(of_links, self.sandbox, self._interface)):
             differences.append(moved)
         if isinstance(self._set_backend, NetlinkSets):
-            unknown, found = await self._use(lambda netlink: self.read_back.read_sets(netlink, known.versions))
+            unknown, found = await self._netlink.use(lambda netlink: self.read_back.read_sets(netlink, known.versions))
         else:  # it was chosen since listings by netlink cannot be trusted here
             unknown, found = list(known.versions), await self._set_backend.read()
         members = {identity: sets[identity].at(known.versions[identity]) for identity in unknown if identity in sets}
@@ -224,103 +273,33 @@ class PodEnforcement:
         self._realized = self._desired = None
         self._interface = None
         self.read_back.doubt()
-        self._let_go()
+        self._netlink.let_go()
 
     def close(self) -> None:
         """Let go of the namespace for good; rules stay. Whatever still works on it ends with `NoNamespace`."""
-        self._closed = True
-        self._let_go()
+        self._netlink.close()
 
     async def idle(self) -> None:
         """Wait until no thread works on the namespace, also for someone who gave up."""
-        if self._using is not None:
-            await asyncio.wait([self._using])
+        await self._netlink.idle()
 
-    def _let_go(self) -> None:
-        netlink, self._socket = self._socket, None
-        if netlink is None:
-            return
-        if self._using is None or self._using.done():
-            netlink.close_behind()
-        else:  # a thread still works on it, also where nobody awaits that any more
-            self._using.add_done_callback(lambda _: netlink.close_behind())
+    async def audit(self, program: Program, sets: Sets) -> list[Cut]:
+        """Clear the mark of every connection that *program* does not allow, and look as `inspect` does.
 
-    async def audit(self, program: Program, sets: Sets, translations: Translations) -> list[Cut]:
-        """Clear the mark of every connection that *program* does not allow. Raises `NoNamespace`, `NetlinkRefused`."""
+        Raises `NoNamespace`, `NetlinkRefused`.
+        """
         async with self._turn:
-            return await self._audit(program, sets, translations)
+            return await self.connections.audit(self.connections.ground(self.sandbox, program, sets))
 
-    async def _audit(self, program: Program, sets: Sets, translations: Translations) -> list[Cut]:
-        marked = await self._use(lambda netlink: conntrack.marked(netlink, self.mark))
-        cuts, unknown = self._judge(marked, program, sets, translations)
-        if cuts:
-            ended = [cut.connection for cut in cuts]
-            await self._use(lambda netlink: conntrack.unmark(netlink, self.mark, ended))
-        for cut in cuts:
-            _log.info("connection cut", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", connection=str(cut))
-        if unknown:
-            _log.warning(
-                "connections to virtual addresses kept: the node does not know their endpoint",
-                pod=f"{self.sandbox.namespace}/{self.sandbox.name}",
-                connections=len(unknown),
-            )
-        return cuts
+    async def inspect(self) -> None:
+        """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""
+        async with self._turn:
+            await self.connections.inspect()
 
-    def _judge(
-        self, marked: list[Connection], program: Program, sets: Sets, translations: Translations
-    ) -> tuple[list[Cut], list[Connection]]:
-        table: dict[Endpoints, Endpoints] | None = None
-
-        def translated(ends: Endpoints) -> Endpoints | None:
-            nonlocal table
-            if table is None:
-                table = translations()
-            return table.get(ends)
-
-        return no_longer_allowed(
-            marked,
-            program,
-            own=self.sandbox.addresses,
-            members=lambda identity: sets[identity].members,
-            node=sets[layout.NODE_SET].members,
-            translated=translated,
-        )
-
-    async def _observe(self, desired: Desired, sets: Sets) -> Observed:
-        """Read the namespace; if connections were tracked for us before, judge them before any passes by its mark."""
-        observed = await tables.observe(self.sandbox.netns, self._set_backend)
-        news, self.problems = observed.problems != self.problems, observed.problems
-        if news and self.problems:
-            _log.warning("others' rules", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", found=self.problems)
-        observed = replace(observed, tables=self.read_back.suspicious(observed.tables))
-        if desired.sets and not observed and self._program is not None:
-            await self._audit(self._program, sets, dict)
-        return observed
-
-    async def _wrote(self, patch: Patch, desired: Desired) -> None:
-        self.writes += 1
-        self.audit_due = bool(desired.sets) and (self.audit_due or may_tighten(patch, self._program))
-        if (
-            patch.writes_rules and not desired.sets
-        ):  # tracking ends: its entries would outlive the rules that judged them
-            await self._use(lambda netlink: conntrack.forget(netlink, conntrack.marked(netlink, self.mark)))
-
-    def _opened(self) -> NetlinkSocket:
-        if self._closed:  # one that is opened now nobody would close, and it would keep the Pod's network alive
-            raise NoNamespace(self.sandbox.netns)
-        if self._socket is None:
-            self._socket = NetlinkSocket(self.sandbox.netns, NETLINK_NETFILTER)
-        return self._socket
-
-    async def _use(self, work: Callable[[NetlinkSocket], T]) -> T:
-        """Off the loop: a table may be long. A socket whose work was given up midway is not used again."""
-        using = asyncio.get_running_loop().run_in_executor(None, work, self._opened())
-        self._using = using
-        try:
-            return await asyncio.shield(using)
-        except BaseException:
-            self._let_go()
-            raise
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it though it holds what it should."""
+        return (*self.legacy, *self.connections.problems)
 
     def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""

@@ -50,4 +50,4 @@ async def uninstall(namespaces: Iterable[Path], *, mark: int = DEFAULT_MARK) -> 
 
 def _forget(namespace: Path, mark: int) -> None:
     with NetlinkSocket(namespace, NETLINK_NETFILTER) as netlink:
-        conntrack.forget(netlink, conntrack.marked(netlink, mark))
+        conntrack.end(netlink, namespace, mark)

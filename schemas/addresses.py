@@ -39,3 +39,8 @@ def unpack(packed: bytes) -> str:
 def family(packed: bytes) -> int:
     """4 or 6."""
     return 4 if len(packed) == WIDTHS[4] else 6
+
+
+def is_loopback(packed: bytes) -> bool:
+    """Whether what goes there never leaves its namespace."""
+    return packed.startswith(b"\x7f") if len(packed) == WIDTHS[4] else packed == bytes(15) + b"\x01"

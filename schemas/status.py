@@ -138,6 +138,26 @@ class Tampering(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
         return f"{self.namespace}/{self.name} tampered with{by}: {what}; {end}"
 
 
+class Cut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A connection that was ended, since nothing allows it any more."""
+
+    time: str
+    """RFC 3339, by the enforcer's clock."""
+    pod: str
+    """``namespace/name``."""
+    connection: str
+    """For people, from where it began: ``TCP 10.0.0.1 → 10.0.0.2 port 80``."""
+    reason: str
+    """As verdicts say it (`schemas.verdict.Reason`)."""
+    rule: str = ""
+    """Id of the rule that denies; empty where it was that no rule allows."""
+    policies: tuple[str, ...] = ()
+    """Those that isolate the Pod in that direction."""
+
+    def __str__(self) -> str:
+        return f"cut {self.pod}: {self.connection}: {self.reason} ({', '.join(self.policies) or self.rule})"
+
+
 class ContainerDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One container, as the node's runtime reports it."""
 
@@ -200,6 +220,8 @@ class CvenStatus(msgspec.Struct, frozen=True, kw_only=True, tag="c-ven", tag_fie
     observing: bool = False
     """Plans and reports; programs nothing."""
     problems: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    """The newest connections that were cut, oldest first."""
 
 
 class Enforcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -225,6 +247,8 @@ class Enforcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """What was ordered by hand on the node and is not undone."""
     observing: bool = False
     problems: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    """As in the status: also in later records, as long as they are among the newest."""
 
 
 class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True, tag="runtime", tag_field="component"):

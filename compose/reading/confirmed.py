@@ -8,7 +8,7 @@ import msgspec
 
 from compose.reading import output as printing
 from compose.reading.ranges import instant
-from schemas.status import Enforcement, Tampering, decode_enforcement
+from schemas.status import Cut, Enforcement, Tampering, decode_enforcement
 from schemas.unreadable import UNREADABLE
 from streams.log import Record
 
@@ -25,9 +25,10 @@ HEADING: Final = _aligned(("OFFSET", "TIME", "NODE", "REALIZED", "HEALED", "SAYS
 def shown(node: str, output: str) -> Callable[[Record], str]:
     """How to print a record of a node whose name fits the pattern *node*, as a line; empty for others.
 
-    Tampering is told in the first line that knows of it, and again when it was put back.
+    Tampering is told in the first line that knows of it, and again when it was put back; a cut connection once, though
+    records repeat it as long as it is among the newest. Documents are whole.
     """
-    told: set[Tampering] = set()
+    told: set[Tampering | Cut] = set()
 
     def show(record: Record) -> str:
         if not fnmatch.fnmatchcase(record.key, node):
@@ -37,7 +38,7 @@ def shown(node: str, output: str) -> Callable[[Record], str]:
     return show
 
 
-def _row(record: Record, told: set[Tampering]) -> str:
+def _row(record: Record, told: set[Tampering | Cut]) -> str:
     said, problem = _decode(record)
     place = (record.offset, instant(record.timestamp), record.key)
     if said is None:
@@ -48,9 +49,9 @@ def _row(record: Record, told: set[Tampering]) -> str:
         *map(str, said.orders),
         *(f"not {each.namespace}/{each.name}: {each.reason}" for each in said.exceptions),
         *said.problems,
-        *(str(each) for each in said.tampering if each not in told),
+        *(str(each) for each in (*said.tampering, *said.cuts) if each not in told),
     ]
-    told.update(said.tampering)
+    told.update(said.tampering, said.cuts)
     return _aligned((*place, said.realized, said.healed, "; ".join(words)))
 
 

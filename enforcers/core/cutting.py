@@ -11,10 +11,10 @@ from schemas import addresses
 from schemas.addresses import PROTOCOL_NAMES
 from schemas.programs import Program
 from schemas.sets import SetKind
-from schemas.verdict import Flow, Judgement, Members, Reason, judge_egress, judge_endpoint, judge_ingress
+from schemas.verdict import LOOPBACK, Flow, Judgement, Members, Reason, judge_egress, judge_endpoint, judge_ingress
 
-Translated = Callable[[Endpoints], Endpoints | None]
-"""Where the node really sends a connection to a virtual address, as its reply tuple tells; ``None``: unknown."""
+OnNode = Callable[[Endpoints], Connection | None]
+"""How the node's own table tracks what has *ends* as either direction; ``None``: it does not know."""
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -23,14 +23,13 @@ class Cut(msgspec.Struct, frozen=True):
     connection: Connection
     judgement: Judgement
 
-    def __str__(self) -> str:
-        ends = self.connection.original
-        source, destination = addresses.unpack(ends.source), addresses.unpack(ends.destination)
-        protocol = PROTOCOL_NAMES.get(ends.protocol, str(ends.protocol))
-        isolating = ", ".join(self.judgement.isolating)
-        return (
-            f"{protocol} {source} → {destination} port {ends.destination_port}: {self.judgement.reason} ({isolating})"
-        )
+
+def describe(connection: Connection) -> str:
+    """For people: ``TCP 10.0.0.1 → 10.0.0.2 port 80``."""
+    ends = connection.original
+    source, destination = addresses.unpack(ends.source), addresses.unpack(ends.destination)
+    protocol = PROTOCOL_NAMES.get(ends.protocol, str(ends.protocol))
+    return f"{protocol} {source} → {destination} port {ends.destination_port}"
 
 
 def may_tighten(patch: Patch, program: Program | None) -> bool:
@@ -42,46 +41,57 @@ def may_tighten(patch: Patch, program: Program | None) -> bool:
     return any(each.id in closing or kind(each.id) is SetKind.BLOCKS for each in patch.gain)  # blocks have exceptions
 
 
-def no_longer_allowed(
-    connections: Iterable[Connection],
-    program: Program,
-    *,
-    own: Collection[bytes],
-    members: Members,
-    node: Collection[bytes],
-    translated: Translated,
-) -> tuple[list[Cut], list[Connection]]:
-    """Judge every connection anew. Return those to cut, and those to a virtual address that nobody can judge.
+class Judge(msgspec.Struct, frozen=True, kw_only=True):
+    """Judges connections that exist by *program*, as its rules would judge their first packet."""
 
-    *own* are the Pod's addresses: a connection that began at one of them went out, any other one came in; what was
-    forwarded for someone behind the Pod went out, too. A connection to a virtual address is judged by the endpoint it
-    was sent to, not by the rule that all endpoints must be allowed: that one decides about new connections.
-    """
+    program: Program
+    own: Collection[bytes]
+    """Every address of the Pod's namespace: a connection to one of them came in; any other one went out, also where it
+    was forwarded for someone behind the Pod."""
+    members: Members
+    node: Collection[bytes]
+    on_node: OnNode
+
+    def __call__(self, connection: Connection) -> Judgement | None:
+        """``None``: it goes to a virtual address, and nobody knows to which endpoint.
+
+        A connection to a virtual address is judged by the endpoint it was sent to, not by the rule that all endpoints
+        must be allowed: that one decides about new connections.
+        """
+        wire = self.wire(connection)
+        if wire.destination in self.own:
+            return judge_ingress(self.program, _flow(wire), self.members, self.node)
+        judgement = judge_egress(self.program, _flow(wire), self.members, self.node)
+        if judgement.reason is not Reason.VIRTUAL:
+            return judgement
+        on_node = self.on_node(wire)
+        if on_node is None or not on_node.translated:
+            return None
+        return self._judge_endpoint(on_node.sent)
+
+    def wire(self, connection: Connection) -> Endpoints:
+        """Its original direction as our rules see it: before what the Pod translates inbound, after it outbound."""
+        return connection.original if connection.original.destination in self.own else connection.sent
+
+    def _judge_endpoint(self, real: Endpoints) -> Judgement:
+        if real.destination in self.own:  # a hairpin: a Pod cannot block itself
+            return LOOPBACK
+        assert self.program.egress is not None  # nothing else knows virtual addresses
+        return judge_endpoint(self.program.egress, _flow(real), self.members, self.node)
+
+
+def no_longer_allowed(connections: Iterable[Connection], judge: Judge) -> tuple[list[Cut], list[Connection]]:
+    """Judge every connection anew. Return those to cut, and those to a virtual address that nobody can judge."""
     cuts: list[Cut] = []
     unknown: list[Connection] = []
     for connection in connections:
-        ends = connection.original
-        flow = Flow(ends.source, ends.destination, ends.protocol, ends.destination_port)
-        if ends.destination in own:
-            judgement = judge_ingress(program, flow, members, node)
-        else:
-            judgement = judge_egress(program, flow, members, node)
-            if judgement.reason is Reason.VIRTUAL:
-                real = translated(ends)
-                if real is None:
-                    unknown.append(connection)
-                    continue
-                if real.source in own:  # a hairpin: a Pod cannot block itself
-                    continue
-                judgement = _judge_endpoint(program, ends, real, members, node)
-        if not judgement.allowed:
+        judgement = judge(connection)
+        if judgement is None:
+            unknown.append(connection)
+        elif not judgement.allowed:
             cuts.append(Cut(connection, judgement))
     return cuts, unknown
 
 
-def _judge_endpoint(
-    program: Program, ends: Endpoints, reply: Endpoints, members: Members, node: Collection[bytes]
-) -> Judgement:
-    assert program.egress is not None  # nothing else knows virtual addresses
-    flow = Flow(ends.source, reply.source, ends.protocol, reply.source_port)
-    return judge_endpoint(program.egress, flow, members, node)
+def _flow(ends: Endpoints) -> Flow:
+    return Flow(ends.source, ends.destination, ends.protocol, ends.destination_port)

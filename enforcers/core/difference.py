@@ -15,7 +15,7 @@ from enforcers.core import layout
 from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import Observed, ObservedTable
-from enforcers.core.rendering import Chain, KernelRule, jumps, render
+from enforcers.core.rendering import Chain, KernelRule, is_primed, jumps, prime, render
 from enforcers.core.set_rendering import differences, kernel_members, kind, of_family
 from schemas.programs import Program
 from schemas.sets import SetKind
@@ -102,6 +102,19 @@ class Patch(msgspec.Struct, frozen=True):
     def writes_rules(self) -> bool:
         return bool(self.unhook or self.tables or self.displaced)
 
+    def followed_by(self, later: "Patch") -> "Patch":
+        """Both as one, for whoever tells what was written."""
+        return Patch(
+            create=self.create + later.create,
+            replace=self.replace + later.replace,
+            gain=self.gain + later.gain,
+            unhook=self.unhook + later.unhook,
+            tables={**self.tables, **later.tables},
+            displaced=self.displaced + later.displaced,
+            lose=self.lose + later.lose,
+            destroy=self.destroy + later.destroy,
+        )
+
 
 def desire(program: Program | None, interface: Interface) -> Desired:
     """What *program* asks of a namespace; no program asks for nothing of ours to be there.
@@ -120,11 +133,40 @@ def _desire(program: Program | None, interface: Interface) -> Desired:
     if program is not None:
         chains |= {family: render(program, interface, family) for family in interface.families}
     named = program.sets | {layout.NODE_SET} if program is not None and any(chains.values()) else frozenset()
+    return _desired(interface, chains, frozenset(named))
+
+
+def begins(desired: Desired, known: Mapping[Family, Table | ObservedTable]) -> bool:
+    """Whether *desired* drops what so far met no rule of ours: who began which connection is not known then."""
+    return any(chains and not all(_dropping(known[family])) for family, chains in desired.chains.items())
+
+
+def primed(desired: Desired, known: Mapping[Family, Table | ObservedTable]) -> Desired:
+    """What comes before *desired* where connections exist: see `rendering.prime`. What drops already goes on so."""
+    chains = {
+        family: prime(each) if each and not any(_dropping(known[family])) else each
+        for family, each in desired.chains.items()
+    }
+    return _desired(desired.interface, chains, desired.sets)
+
+
+def _dropping(table: Table | ObservedTable) -> list[bool]:
+    """For each hook, whether its packets meet rules of ours that drop."""
+    if isinstance(table, Table):
+        return [hook in table.jumps and not is_primed(table.chains[name]) for hook, name in layout.HOOKS.items()]
+    return [
+        bool(table.jumps(hook) and table.chains.get(name))
+        and not is_primed(rule.comment for rule in table.chains[name])
+        for hook, name in layout.HOOKS.items()
+    ]
+
+
+def _desired(interface: Interface, chains: Mapping[Family, tuple[Chain, ...]], named: frozenset[str]) -> Desired:
     tables = {
         family: Table({chain.name: chain.comments for chain in each}, jumps(interface)) if each else Table()
         for family, each in chains.items()
     }
-    return Desired(interface, chains, frozenset(named), tables)
+    return Desired(interface, chains, named, tables)
 
 
 def compare(desired: Desired, observed: Observed, sets: Sets) -> Patch:

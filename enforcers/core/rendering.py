@@ -35,6 +35,8 @@ MULTIPORT_SLOTS: Final = 15
 PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 COMMENT: Final = "ew:"
 DIGEST_BYTES: Final = 6
+DROP: Final = "-j DROP"
+PRIMING: Final = "priming"
 ICMP_NAMES: Final[dict[Family, str]] = {4: "icmp", 6: "ipv6-icmp"}
 ECHO_MATCHES: Final[dict[Family, str]] = {
     4: f"-p icmp -m icmp --icmp-type {ECHO[ICMP]}",
@@ -95,6 +97,26 @@ def render(program: Program, interface: Interface, family: Family) -> tuple[Chai
     if program.egress is not None and _asks_for_ports(program.egress):
         chains.append(_echo(layout.OUT_ECHO, program.egress, family, "dst"))
     return tuple(chains)
+
+
+def prime(chains: Iterable[Chain]) -> tuple[Chain, ...]:
+    """*chains* as they begin where connections exist: they track and mark, and drop nothing.
+
+    The kernel knows of no connection yet who began it. So of TCP only what begins now may earn the mark, by its SYN;
+    whatever else does is set right before the chains that drop take their place.
+    """
+    primed = []
+    for chain in chains:
+        rules = [rule if rule.target != DROP else KernelRule(rule.match, "-j RETURN", rule.id) for rule in chain.rules]
+        if chain.name in (layout.IN, layout.OUT):
+            rules.insert(1, KernelRule("-p tcp", "-j RETURN", PRIMING))  # after the one for what begins
+        primed.append(Chain(chain.name, tuple(rules)))
+    return tuple(primed)
+
+
+def is_primed(comments: Iterable[str]) -> bool:
+    """Whether the rules with these *comments* are an entry chain of `prime`'s."""
+    return any(comment.rpartition(":")[2] == PRIMING for comment in comments)
 
 
 def jumps(interface: Interface) -> dict[str, KernelRule]:
@@ -177,7 +199,7 @@ _OPEN: Final = KernelRule("-m conntrack --ctdir ORIGINAL", f"-g {layout.OK}", "n
 
 
 def _drop(denial: Denial, direction: Direction, match: str = "") -> KernelRule:
-    return KernelRule(match, "-j DROP", denial_id(denial, direction.isolating))
+    return KernelRule(match, DROP, denial_id(denial, direction.isolating))
 
 
 def _cut(direction: Direction, family: Family) -> Iterator[KernelRule]:

@@ -10,6 +10,7 @@ import msgspec
 
 from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message
 from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
+from schemas.addresses import is_loopback
 
 GETADDR, NEWADDR = 22, 20
 GETLINK, NEWLINK = 18, 16
@@ -21,7 +22,6 @@ LOOPBACK_TYPE: Final = 772
 """ARPHRD_LOOPBACK."""
 CHANGES: Final = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
-LOOPBACK: Final = (b"\x7f", b"\0" * 15 + b"\x01")
 LINK_LOCAL: Final = b"\xfe\x80"
 SERVICES_LINK: Final = b"kube-ipvs0"
 """Where kube-proxy in IPVS mode puts every Service's addresses, so that the node takes them for its own."""
@@ -67,9 +67,7 @@ def place(path: Path, wanted: Collection[bytes]) -> Placement:
     with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
         links = _links(netlink)
         found = _addresses(netlink, links)
-    indices = {found[each] for each in wanted if each in found}
-    while below := {links[index].below for index in indices if index in links} - indices - {0}:
-        indices |= below
+    indices = _carrying(wanted, found, links)
     carrying = [links[index] for index in sorted(indices & links.keys())]
     families = {len(each) for each in found}
     return Placement(
@@ -79,6 +77,25 @@ def place(path: Path, wanted: Collection[bytes]) -> Placement:
     )
 
 
+def passing(path: Path, wanted: Collection[bytes]) -> dict[bytes, bool]:
+    """Every address in the namespace, and whether packets for it pass a link that carries any of those *wanted*.
+
+    What a dead end carries, packets reach by any other link.
+    """
+    with NetlinkSocket(path, NETLINK_ROUTE) as netlink:
+        links = _links(netlink)
+        found = _addresses(netlink, links)
+    indices = _carrying(wanted, found, links) | {index for index, link in links.items() if link.is_dead_end}
+    return {address: index in indices for address, index in found.items()}
+
+
+def _carrying(wanted: Collection[bytes], found: Mapping[bytes, int], links: Mapping[int, Link]) -> set[int]:
+    indices = {found[each] for each in wanted if each in found}
+    while below := {links[index].below for index in indices if index in links} - indices - {0}:
+        indices |= below
+    return indices
+
+
 def _addresses(netlink: NetlinkSocket, links: Mapping[int, Link]) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
     for kind, body in netlink.dump(message(GETADDR, REQUEST | DUMP, struct.pack("=BBBBI", 0, 0, 0, 0, 0))):
@@ -86,8 +103,8 @@ def _addresses(netlink: NetlinkSocket, links: Mapping[int, Link]) -> dict[bytes,
             continue
         index = struct.unpack_from("=I", body, 4)[0]
         parts = dict(attributes(body[8:]))
-        address = parts.get(LOCAL) or parts.get(ADDRESS) or LOOPBACK[0]
-        if address.startswith(LOOPBACK[0]) or address == LOOPBACK[1]:
+        address = parts.get(LOCAL) or parts.get(ADDRESS)
+        if address is None or is_loopback(address):
             continue
         link = links.get(index)
         if link is not None and (link.holds_services or (link.is_bridge_port and address.startswith(LINK_LOCAL))):

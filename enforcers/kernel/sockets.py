@@ -13,6 +13,7 @@ from enforcers.core.netlink.messages import DONE, ERROR, error_number, interrupt
 from enforcers.kernel.namespaces import inside
 
 NETLINK_ROUTE: Final = 0
+NETLINK_SOCK_DIAG: Final = 4
 NETLINK_NETFILTER: Final = 12
 RECEIVE_BYTES: Final = 1 << 16
 """The kernel fills no more than 32 kB at a time. Python is quick to get a buffer of this size, and slow for larger."""

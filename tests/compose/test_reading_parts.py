@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from compose.reading import output, schema
+from compose.reading import confirmed, output, schema
 from compose.reading.columns import HEADINGS, row, summary
 from compose.reading.joining import NOTHING, Spoken, joined
 from compose.reading.policy_text import text
@@ -19,14 +19,18 @@ from schemas.reports import Backend, ContainerWorkload, Profile, Summary, Troubl
 from schemas.sets import SetKind, endpoint, set_id
 from schemas.status import (
     Component,
+    Cut,
     CvenStatus,
+    Enforcement,
     KubelinkStatus,
     PodDetail,
     PodException,
     PodState,
     ProcessorStatus,
     RuntimeStatus,
+    encode_enforcement,
 )
+from streams.log import Record
 from streams.status import Heard
 
 
@@ -165,3 +169,25 @@ def test_a_program_reads_as_a_person_would_say_it():
 def test_the_documents_table_of_the_reports_is_what_the_schema_says():
     written = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
     assert CliRunner().invoke(schema.schema, ["reports"]).output == written
+
+
+def test_a_row_of_what_was_confirmed_tells_of_each_cut_once():
+    """Records repeat it as long as it is among the newest."""
+    cuts = [
+        Cut(
+            time="t",
+            pod="shop/web",
+            connection=f"TCP 10.0.0.{host} → 10.0.0.9 port 80",
+            reason="no rule",
+            policies=("p",),
+        )
+        for host in (1, 2)
+    ]
+    show = confirmed.shown("*", "table")
+    rows = [
+        show(Record(offset, 0, "n1", encode_enforcement(Enforcement(node="n1", heartbeat="", cuts=tuple(told)))))
+        for offset, told in enumerate((cuts[:1], cuts))
+    ]
+    assert "cut shop/web: TCP 10.0.0.1 → 10.0.0.9 port 80: no rule (p)" in rows[0]
+    assert "10.0.0.1" not in rows[1]
+    assert "cut shop/web: TCP 10.0.0.2 → 10.0.0.9 port 80: no rule (p)" in rows[1]

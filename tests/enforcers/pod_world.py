@@ -7,28 +7,24 @@ pod (web)      peer (a)      peer (b)
 
 import contextlib
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from enforcers.core.layout import DEFAULT_MARK, NODE_SET
 from enforcers.core.node_state import TrackedSet
 from enforcers.kernel.chain_backends import ChainBackendName
-from enforcers.kernel.namespaces import inside
-from enforcers.kernel.set_backends import BackendName
 from enforcers.pod import PodEnforcement
 from enforcers.runtimes.runtime import Sandbox
 from schemas import addresses
 from schemas.addresses import TCP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual
 from schemas.sets import SetKind, set_id
+from tests.enforcers.sockets import Sockets
 
 NUMBERS: Final = {"node": 1, "web": 2, "a": 3, "b": 4}
-DROPPED_SECONDS: Final = 0.3
-"""Long enough for a packet between two namespaces of one machine."""
 
 
 def address(name: str, family: int = 4) -> str:
@@ -43,25 +39,37 @@ def both(*names: str) -> set[bytes]:
     return {packed(name, family) for name in names for family in (4, 6)}
 
 
-class World:
+def command(netns: Path, *words: str, text: str = "") -> str:
+    """What a command in a namespace prints."""
+    done = subprocess.run(
+        ["nsenter", f"--net={netns}", *words], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{words} in {netns}: {done.stderr}"
+    return done.stdout
+
+
+class World(Sockets):
     """The namespaces, by short name."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.prefix = f"ewt-{secrets.token_hex(3)}"
-        self.sockets = contextlib.ExitStack()
         self.names = list(NUMBERS)
         self.chains: ChainBackendName = "restore"
         """How enforcements in it write chains."""
 
+    def name(self, name: str) -> str:
+        """As ``ip netns`` knows it."""
+        return f"{self.prefix}-{name}"
+
     def path(self, name: str) -> Path:
-        return Path("/run/netns") / f"{self.prefix}-{name}"
+        return Path("/run/netns") / self.name(name)
+
+    def address(self, name: str, family: int) -> str:
+        return address(name, family)
 
     def command(self, name: str, *words: str, text: str = "") -> str:
-        done = subprocess.run(
-            ["nsenter", f"--net={self.path(name)}", *words], input=text, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{words} in {name}: {done.stderr}"
-        return done.stdout
+        return command(self.path(name), *words, text=text)
 
     def make(self) -> None:
         subprocess.run(["ip", "-batch", "-"], input=self._names("add"), text=True, check=True)
@@ -78,6 +86,11 @@ class World:
             self.command(
                 name, "ip", "-batch", "-", text="\n".join([*_address_lines(name, "eth0"), "link set lo up", ""])
             )
+
+        eventually(
+            "the bridge's ports to forward",
+            lambda: self.command("node", "bridge", "link").count("state forwarding") == len(others),
+        )
 
     def ip(self, name: str, *lines: str) -> None:
         """Run lines of ``ip -batch``."""
@@ -106,41 +119,6 @@ class World:
             netns=self.path("web"),
             addresses=(packed("web"), packed("web", 6)),
         )
-
-    def open_socket(
-        self, name: str, family: int = 4, kind: int = socket.SOCK_STREAM, protocol: int = 0
-    ) -> socket.socket:
-        """A socket that belongs to the namespace, closed at the end of the test."""
-        domain = socket.AF_INET if family == 4 else socket.AF_INET6
-        made = inside(self.path(name), lambda: socket.socket(domain, kind, protocol))
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.settimeout(DROPPED_SECONDS)
-        return self.sockets.enter_context(made)
-
-    def listen(self, name: str, port: int, family: int = 4) -> socket.socket:
-        listener = self.open_socket(name, family)
-        listener.bind((address(name, family), port))
-        listener.listen(1024)  # nobody accepts, and a test may knock again and again
-        return listener
-
-    def accept(self, listener: socket.socket) -> socket.socket:
-        accepted = self.sockets.enter_context(listener.accept()[0])
-        accepted.settimeout(DROPPED_SECONDS)
-        return accepted
-
-    def connect(self, source: str, target: str, port: int, family: int = 4) -> socket.socket:
-        """Raises TimeoutError where packets are dropped."""
-        made = self.open_socket(source, family)
-        made.connect((address(target, family), port))
-        return made
-
-    def reaches(self, source: str, target: str, port: int, family: int = 4) -> bool:
-        """Whether a new connection comes about, to whoever listens there."""
-        try:
-            self.connect(source, target, port, family).close()
-        except TimeoutError:
-            return False
-        return True
 
     def index(self, name: str, link: str = "eth0") -> int:
         """The number of a link, which a link-local address needs beside it."""
@@ -223,13 +201,8 @@ DENY = program(ingress=isolated())
 ALLOW = program(ingress=isolated(rule(PORT_80)))
 
 
-def pod_of(
-    world: World,
-    *,
-    sandbox: Sandbox | None = None,
-    backend: BackendName = "netlink",
-) -> PodEnforcement:
-    pod = PodEnforcement(sandbox or world.sandbox(), DEFAULT_MARK, backend, chains=world.chains)
+def pod_of(world: World, *, sandbox: Sandbox | None = None, **arguments: Any) -> PodEnforcement:
+    pod = PodEnforcement(sandbox or world.sandbox(), DEFAULT_MARK, chains=world.chains, **arguments)
     world.sockets.callback(pod.close)
     return pod
 

@@ -1,7 +1,6 @@
 """Beside others' rules, over restarts and errors: nothing foreign is touched, nothing of ours is lost or left."""
 
 import asyncio
-import socket
 import sys
 
 import pytest
@@ -31,6 +30,7 @@ from tests.enforcers.pod_world import (
     rule,
     sets,
 )
+from tests.enforcers.sockets import passes
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
@@ -111,18 +111,15 @@ async def test_what_someone_removed_or_changed_of_ours_is_put_back(world):
 
 
 async def test_a_pod_that_nothing_isolates_any_more_keeps_no_rule_set_or_mark(world):
-    listener = world.listen("web", 80)
     members = sets(clients=both("a"))
     pod = await enforced(world, ALLOW, members)
-    client = world.connect("a", "web", 80)
-    server = world.accept(listener)
+    client, server = world.connected("a", "web", 80)
 
     await pod.realize(program(), members)
 
     assert "EW-" not in world.rules() + world.rules(family=6)
     assert "ew-" not in world.command("web", "ipset", "list", "-n")
-    client.sendall(b"goes on")
-    assert server.recv(64) == b"goes on"
+    assert passes(client, server)
 
 
 async def test_uninstalling_leaves_nothing_of_ours_and_everything_else(world):
@@ -204,8 +201,7 @@ async def test_a_pod_without_its_address_on_a_link_is_not_called_enforced(world)
 
 async def test_no_packet_slips_through_while_rules_are_rewritten(world):
     """Counted at the receiver: the Pod's own socket."""
-    server = world.open_socket("web", kind=socket.SOCK_DGRAM)
-    server.bind(("10.77.1.2", 53))
+    server = world.receive("web", 53)
     server.setblocking(False)
     members = sets(clients=both("b"))
     pod = await enforced(world, ALLOW, members)

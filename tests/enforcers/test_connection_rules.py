@@ -25,30 +25,17 @@ from tests.enforcers.pod_world import (
     DENY,
     POLICY,
     PORT_80,
-    World,
     address,
     both,
     isolated,
     program,
     rule,
 )
+from tests.enforcers.sockets import passes
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 OTHERS = set_id(SetKind.ADDRESSES, "others")
-
-
-def connected(world: World, listener: socket.socket, source: str = "a") -> tuple[socket.socket, socket.socket]:
-    client = world.connect(source, "web", 80)
-    return client, world.accept(listener)
-
-
-def passes(sender: socket.socket, receiver: socket.socket) -> bool:
-    sender.sendall(b"x")
-    try:
-        return receiver.recv(1) == b"x"
-    except TimeoutError:
-        return False
 
 
 def marks(path: Path) -> list[int]:
@@ -58,11 +45,10 @@ def marks(path: Path) -> list[int]:
 
 
 async def test_4_1_a_reply_earns_no_mark_so_that_a_cut_connection_stays_cut_however_the_server_pushes(world):
-    listener = world.listen("web", 80)
     reader = Told(told(1, ALLOW, clients=both("a")))
     async with running(world, reader) as cven:
         await realized(cven, 1)
-        client, server = connected(world, listener)
+        client, server = world.connected("a", "web", 80)
         assert passes(client, server)
 
         reader.tell(NodeUpdate(sets=(SetChange(id=CLIENTS, removed=frozenset(both("a"))),), mark=Mark(revision=2)))
@@ -75,18 +61,15 @@ async def test_4_1_a_reply_earns_no_mark_so_that_a_cut_connection_stays_cut_howe
 
 
 async def test_4_1_the_side_that_is_not_isolated_marks_too_so_that_answers_come_in(world):
-    listener = world.listen("a", 80)
     async with running(world, Told(told(1, DENY, clients=set()))) as cven:
         await realized(cven, 1)
-        client = world.connect("web", "a", 80)
-        server = world.accept(listener)
+        client, server = world.connected("web", "a", 80)
 
         assert passes(client, server)
         assert passes(server, client)
 
 
 async def test_4_5_a_peer_that_moves_between_two_allowed_sets_keeps_its_connections_and_loses_nothing(world):
-    listener = world.listen("web", 80)
     wanted = program(ingress=isolated(rule(PORT_80, peers=(CLIENTS, OTHERS))))
     update = told(1, wanted, clients=both("a"))
     reader = Told(
@@ -94,7 +77,7 @@ async def test_4_5_a_peer_that_moves_between_two_allowed_sets_keeps_its_connecti
     )
     async with running(world, reader) as cven:
         await realized(cven, 1)
-        client, server = connected(world, listener)
+        client, server = world.connected("a", "web", 80)
 
         for revision in range(2, 22):
             here, there = (CLIENTS, OTHERS) if revision % 2 == 0 else (OTHERS, CLIENTS)
@@ -109,12 +92,11 @@ async def test_4_5_a_peer_that_moves_between_two_allowed_sets_keeps_its_connecti
 
 
 async def test_4_5_a_tightening_that_still_allows_a_connection_leaves_it(world):
-    listener = world.listen("web", 80)
     wide = program(ingress=isolated(rule(PORT_80, PortRange(TCP, 81, 81))))
     reader = Told(told(1, wide, clients=both("a", "b")))
     async with running(world, reader) as cven:
         await realized(cven, 1)
-        client, server = connected(world, listener)
+        client, server = world.connected("a", "web", 80)
 
         gone = SetChange(id=CLIENTS, removed=frozenset(both("b")))
         reader.tell(NodeUpdate(programs=(ALLOW,), sets=(gone,), mark=Mark(revision=2)))
@@ -125,25 +107,25 @@ async def test_4_5_a_tightening_that_still_allows_a_connection_leaves_it(world):
 
 
 async def test_4_5_each_cut_is_reported_with_its_reason(world):
-    listener = world.listen("web", 80)
     reader = Told(told(1, ALLOW, clients=both("a")))
     with structlog.testing.capture_logs() as logs:
         async with running(world, reader) as cven:
             await realized(cven, 1)
-            connected(world, listener)
+            world.connected("a", "web", 80)
             reader.tell(NodeUpdate(sets=(SetChange(id=CLIENTS, removed=frozenset(both("a"))),), mark=Mark(revision=2)))
             await realized(cven, 2)
 
     (cut,) = [entry for entry in logs if entry["event"] == "connection cut"]
     assert cut["pod"] == "shop/web"
-    assert f"TCP {address('a')} → {address('web')} port 80" in cut["connection"]
-    assert POLICY in cut["connection"]
+    assert cut["connection"] == f"TCP {address('a')} → {address('web')} port 80"
+    assert cut["policies"] == (POLICY,)
+    (told_of,) = cven.node.cuts
+    assert str(told_of) == f"cut shop/web: {cut['connection']}: no rule ({POLICY})"
 
 
 async def test_once_realized_nothing_forbidden_is_delivered_and_nothing_allowed_is_lost(world):
     """Counted at the receiver, while the rules of the Pod are rewritten again and again."""
-    server = world.open_socket("web", kind=socket.SOCK_DGRAM)
-    server.bind((address("web"), 80))
+    server = world.receive("web", 80)
     server.setblocking(False)
     ports = [PortRange(UDP, 80, 80)]
     reader = Told(told(1, program(ingress=isolated(rule(*ports))), clients=both("a")))

@@ -20,25 +20,22 @@ from tests.enforcers.pod_world import (
     rule,
     sets,
 )
+from tests.enforcers.sockets import passes
 
 pytestmark = pytest.mark.netns
 
 
 async def test_an_allowed_connection_survives_every_change_that_still_allows_it(world):
-    listener = world.listen("web", 80)
     members = sets(clients=both("a"))
     pod = await enforced(world, ALLOW, members)
-    client = world.connect("a", "web", 80)
-    server = world.accept(listener)
+    client, server = world.connected("a", "web", 80)
 
     wider = program(ingress=isolated(rule(PORT_80), rule(PortRange(TCP, 443, 443))), egress=isolated())
     await pod.realize(wider, members)
-    await pod.audit(wider, members, dict)
+    await pod.audit(wider, members)
 
-    client.sendall(b"still here")
-    assert server.recv(64) == b"still here"
-    server.sendall(b"so am I")
-    assert client.recv(64) == b"so am I"
+    assert passes(client, server)
+    assert passes(server, client)
 
 
 async def test_a_tightening_cuts_exactly_what_it_no_longer_allows_also_where_the_server_pushes(world):
@@ -53,7 +50,7 @@ async def test_a_tightening_cuts_exactly_what_it_no_longer_allows_also_where_the
 
     members[CLIENTS].change((), both("a"))
     await pod.realize(ALLOW, members)
-    cuts = await pod.audit(ALLOW, members, dict)
+    cuts = await pod.audit(ALLOW, members)
 
     assert [cut.connection.original.source for cut in cuts] == [packed("a")]
     client, server = pairs["a"]
@@ -61,10 +58,8 @@ async def test_a_tightening_cuts_exactly_what_it_no_longer_allows_also_where_the
     client.sendall(b"asked again")
     with pytest.raises(TimeoutError):
         server.recv(64)
-    client, server = pairs["b"]
-    client.sendall(b"kept")
-    assert server.recv(64) == b"kept"
-    assert await pod.audit(ALLOW, members, dict) == []
+    assert passes(*pairs["b"])
+    assert await pod.audit(ALLOW, members) == []
 
     members[CLIENTS].change(both("a"), ())
     await pod.realize(ALLOW, members)
@@ -74,11 +69,9 @@ async def test_a_tightening_cuts_exactly_what_it_no_longer_allows_also_where_the
 
 
 async def test_a_syn_from_the_port_of_a_cut_connection_is_judged_anew(world):
-    listener = world.listen("web", 80)
     members = sets(clients=both("a"))
     pod = await enforced(world, ALLOW, members)
-    client = world.connect("a", "web", 80)
-    world.accept(listener)
+    client, _ = world.connected("a", "web", 80)
     name = client.getsockname()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
@@ -97,7 +90,7 @@ async def test_a_pod_that_goes_while_its_connections_are_judged_disturbs_nobody(
 
     async def judged_to_its_end() -> bool:
         pod = pod_of(world)
-        judging = asyncio.create_task(pod.audit(ALLOW, sets(), dict))
+        judging = asyncio.create_task(pod.audit(ALLOW, sets()))
         await asyncio.sleep(0)  # a thread has its socket now
         pod.close()
         return await judging == []

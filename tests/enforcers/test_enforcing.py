@@ -179,8 +179,7 @@ async def test_a_virtual_address_is_open_only_where_it_is_allowed_itself(world, 
 
 @pytest.mark.parametrize("family", [4, 6])
 async def test_udp_follows_rules_and_marks_alike(world, family):
-    server = world.open_socket("web", family, socket.SOCK_DGRAM)
-    server.bind((address("web", family), 53))
+    server = world.receive("web", 53, family)
     wanted = program(ingress=isolated(rule(PortRange(UDP, 53, 53))))
     await enforced(world, wanted, sets(clients=both("a")))
 

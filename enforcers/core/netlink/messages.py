@@ -9,6 +9,8 @@ ACK: Final = 0x4
 DUMP: Final = 0x300
 DUMP_INTERRUPTED: Final = 0x10
 """What is listed changed meanwhile, so that something may be missing in the listing."""
+CREATE: Final = 0x600
+"""Make it, and refuse where it is there (CREATE and EXCL)."""
 NESTED: Final = 0x8000
 TYPE_MASK: Final = 0x3FFF
 ERROR: Final = 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from enforcers.core.cutting import may_tighten, no_longer_allowed
+from enforcers.core.cutting import Judge, may_tighten, no_longer_allowed
 from enforcers.core.difference import Membership, Patch
 from enforcers.core.netlink.connections import Connection, Endpoints
 from schemas import addresses
@@ -34,15 +34,15 @@ def connection(source: bytes, destination: bytes, port: int = 8080) -> Connectio
     return Connection(original, Endpoints(destination, source, TCP, port, 40000), 1 << 28, b"")
 
 
-def judged(each: Connection, translated: dict[Endpoints, Endpoints] | None = None) -> tuple[list[Reason], int]:
-    cuts, unknown = no_longer_allowed(
-        [each],
-        PROGRAM,
+def judged(each: Connection, on_node: Connection | None = None) -> tuple[list[Reason], int]:
+    judge = Judge(
+        program=PROGRAM,
         own={OWN},
         members=lambda identity: MEMBERS.get(identity, set()),
         node={NODE},
-        translated=(translated or {}).get,
+        on_node=lambda _: on_node,
     )
+    cuts, unknown = no_longer_allowed([each], judge)
     return [cut.judgement.reason for cut in cuts], len(unknown)
 
 
@@ -68,14 +68,21 @@ def test_a_connection_is_judged_in_the_direction_in_which_it_began(source, desti
 def test_a_connection_to_a_service_is_judged_by_the_endpoint_that_the_node_sent_it_to(front):
     each = connection(OWN, *front)
 
-    def sent_to(target: bytes) -> dict[Endpoints, Endpoints]:
-        return {each.original: Endpoints(target, OWN, TCP, 8080, 40000)}
+    def sent_to(endpoint: bytes) -> Connection:
+        return Connection(each.original, Endpoints(endpoint, OWN, TCP, 8080, 40000), 0, b"")
 
     assert judged(each, sent_to(ALLOWED)) == ([], 0)
     assert judged(each, sent_to(NODE)) == ([], 0)
     assert judged(each, sent_to(OTHER)) == ([Reason.NO_RULE], 0)
     assert judged(each, sent_to(OWN)) == ([], 0)
     assert judged(each) == ([], 1)  # unknown: kept, and told
+    assert judged(each, connection(OWN, SERVICE, 80)) == ([], 1)  # the node sees it, and does not translate it
+
+
+def test_what_the_pod_itself_translates_on_its_way_out_is_judged_as_it_leaves():
+    asked = Endpoints(OWN, ALLOWED, TCP, 40000, 8080)
+    answered = Endpoints(OTHER, OWN, TCP, 8080, 40000)
+    assert judged(Connection(asked, answered, 1 << 28, b"")) == ([Reason.NO_RULE], 0)
 
 
 @pytest.mark.parametrize(

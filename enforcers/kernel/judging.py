@@ -1,0 +1,125 @@
+"""One Pod's connections, judged: those that a change forbids are cut, those from before its first rule are adopted.
+
+Everything here but `fresh` blocks for milliseconds, and belongs into a thread. Sets are read as they are by then.
+"""
+
+import errno
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from enforcers.core import adopting, layout
+from enforcers.core.adopting import Seen
+from enforcers.core.cutting import Cut, Judge, no_longer_allowed
+from enforcers.core.difference import Sets
+from enforcers.core.netlink.connections import Connection
+from enforcers.kernel import addressing, conntrack
+from enforcers.kernel.conntrack import NodeTable
+from enforcers.kernel.socket_listing import any_sockets, sockets
+from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
+from enforcers.runtimes.runtime import Sandbox
+from schemas.programs import Program
+
+ROUNDS: Final = 8
+"""Each looks anew; a packet may undo what one did, but not without end: a connection whose entry stands right keeps
+it."""
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What came of it."""
+
+    cuts: list[Cut] = []
+    unknown: list[Connection] = []
+    """Kept: they go to virtual addresses, and the node does not know to which endpoint."""
+    adopted: int = 0
+    """Entries made or marked for connections that are allowed."""
+    left: int = 0
+    """Entries that could not be made any more: their table is full."""
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """What one Pod's connections are judged by."""
+
+    sandbox: Sandbox
+    mark: int
+    node_netns: Path | None
+    program: Program
+    sets: Sets
+
+
+def fresh(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
+    """Whether nothing can be connected in the Pod's namespace, as the kernel counts: 0.2 ms, no walk."""
+    return not conntrack.usage(netlink)[0] and not any_sockets(sandbox.netns)
+
+
+def anything(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
+    """Whether something may be connected in the Pod's namespace."""
+    return bool(conntrack.usage(netlink)[0]) or adopting.anything(Seen([], sockets(sandbox.netns), _addresses(sandbox)))
+
+
+def audit(netlink: NetlinkSocket, ground: Ground) -> Judged:
+    """Clear the mark of every connection that is not allowed."""
+    marked = conntrack.marked(netlink, ground.mark)
+    if not marked:
+        return Judged()
+    with _judge(ground, _addresses(ground.sandbox)) as judge:
+        cuts, unknown = no_longer_allowed(marked, judge)
+    conntrack.unmark(netlink, ground.mark, [cut.connection for cut in cuts])
+    return Judged(cuts, unknown)
+
+
+def adopt(netlink: NetlinkSocket, ground: Ground, before: Judged | None = None) -> Judged:
+    """Give every connection that is there the entry and the mark that it should have.
+
+    What a look *before* found is counted in.
+    """
+    cuts = {cut.connection.original: cut for cut in before.cuts} if before else {}
+    adopted = before.adopted if before else 0
+    unknown: list[Connection] = []
+    for _ in range(ROUNDS):
+        entries = conntrack.marked(netlink, 0)
+        seen = Seen(entries, sockets(ground.sandbox.netns), _addresses(ground.sandbox))
+        with _judge(ground, seen.addresses) as judge:
+            plan = adopting.plan(seen, judge, ground.mark)
+        cuts = {cut.connection.original: cut for cut in plan.cuts} | cuts
+        unknown = plan.unknown
+        if not plan:
+            break
+        adopted += conntrack.mark(netlink, ground.mark, plan.mark)
+        conntrack.unmark(netlink, ground.mark, plan.unmark)
+        conntrack.forget(netlink, plan.over)
+        for number, entry in enumerate(plan.make):
+            try:
+                adopted += conntrack.add(netlink, ground.mark, entry) and entry.allowed
+            except NetlinkRefused as error:
+                if error.number != errno.ENOMEM:
+                    raise
+                return Judged(list(cuts.values()), unknown, adopted, left=len(plan.make) - number)
+    return Judged(list(cuts.values()), unknown, adopted)
+
+
+def _addresses(sandbox: Sandbox) -> dict[bytes, bool]:
+    return addressing.passing(sandbox.netns, sandbox.addresses)
+
+
+@contextmanager
+def _judge(ground: Ground, own: Collection[bytes]) -> Iterator[Judge]:
+    taken: dict[str, frozenset[bytes]] = {}
+
+    def members(identity: str) -> frozenset[bytes]:
+        """A copy, made in one step: the loop goes on changing the set while a thread looks for something in it."""
+        if identity not in taken:
+            taken[identity] = frozenset(ground.sets[identity].members)
+        return taken[identity]
+
+    with NodeTable(ground.node_netns) as node_table:
+        yield Judge(
+            program=ground.program,
+            own=own,
+            members=members,
+            node=members(layout.NODE_SET),
+            on_node=node_table.find,
+        )

@@ -1,0 +1,93 @@
+"""The connections of one Pod: adopted when its rules begin, cut when these tighten, and told of."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from enforcers.core.cutting import Cut
+from enforcers.core.difference import Sets
+from enforcers.kernel import conntrack, judging
+from enforcers.kernel.inspecting import Inspection, inspect
+from enforcers.kernel.judging import Ground, Judged
+from enforcers.kernel.kept_socket import KeptSocket
+from enforcers.runtimes.runtime import Sandbox
+from schemas.programs import Program
+
+_log = structlog.get_logger("enforcers.pod_connections")
+
+CutSink = Callable[[Sandbox, Sequence[Cut]], None]
+"""Told of every connection that ends because it is not allowed."""
+
+
+class PodConnections:
+    """Those in the namespace of *netlink*; whoever calls has the Pod's turn.
+
+    *mark* is the bit of what is allowed; *node_netns* is where the node's own table is, which knows what is behind
+    virtual addresses. Everything raises `NoNamespace`, `NetlinkRefused`.
+    """
+
+    def __init__(self, netlink: KeptSocket, mark: int, node_netns: Path | None, cut: CutSink) -> None:
+        self.inspected = Inspection()
+        """As of the last look."""
+        self._netlink = netlink
+        self._mark = mark
+        self._node_netns = node_netns
+        self._cut = cut
+        self._unadopted = 0  # found no room in the table
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong though every rule stands."""
+        left = [f"{self._unadopted} connections were not adopted: its table was full"] if self._unadopted else []
+        return [*self.inspected.problems, *left]
+
+    def ground(self, sandbox: Sandbox, program: Program, sets: Sets) -> Ground:
+        """What they are judged by."""
+        return Ground(sandbox=sandbox, mark=self._mark, node_netns=self._node_netns, program=program, sets=sets)
+
+    async def anything(self, sandbox: Sandbox) -> bool:
+        """Whether somebody may be connected; of a fresh Pod this is all that is asked."""
+        if judging.fresh(self._netlink.opened(), sandbox):
+            return False
+        return await self._netlink.use(lambda netlink: judging.anything(netlink, sandbox))
+
+    async def adopt(self, ground: Ground, before: Judged | None = None) -> Judged:
+        """Give each the entry and the mark that it should have; what was found *before* is counted in."""
+        return await self._netlink.use(lambda netlink: judging.adopt(netlink, ground, before))
+
+    def adopted(self, sandbox: Sandbox, judged: Judged) -> None:
+        """Rules have begun to drop, and this became of who was connected."""
+        self._unadopted = judged.left
+        self._report(sandbox, judged)
+
+    async def audit(self, ground: Ground) -> list[Cut]:
+        """Clear the mark of each that is not allowed, and look as `inspect` does."""
+        judged, self.inspected = await self._netlink.use(
+            lambda netlink: (judging.audit(netlink, ground), inspect(netlink, self._mark))
+        )
+        self._report(ground.sandbox, judged)
+        return judged.cuts
+
+    async def inspect(self) -> None:
+        """Look for what spoils enforcement though every rule stands."""
+        self.inspected = await self._netlink.use(lambda netlink: inspect(netlink, self._mark))
+
+    async def end(self, path: Path) -> None:
+        """Our rules have left the namespace, which *path* names."""
+        self.inspected, self._unadopted = Inspection(), 0
+        await self._netlink.use(lambda netlink: conntrack.end(netlink, path, self._mark))
+
+    def _report(self, sandbox: Sandbox, judged: Judged) -> None:
+        self._cut(sandbox, judged.cuts)
+        pod = f"{sandbox.namespace}/{sandbox.name}"
+        if judged.adopted:
+            _log.info("connections adopted", pod=pod, connections=judged.adopted)
+        if judged.unknown:
+            _log.warning(
+                "connections to virtual addresses kept: the node does not know their endpoint",
+                pod=pod,
+                connections=len(judged.unknown),
+            )
+        if judged.left:
+            _log.warning("connections not adopted: their table is full", pod=pod, connections=judged.left)

@@ -1,0 +1,76 @@
+"""What no event tells of a Pod: who else writes to our bit, and how full its connection table is."""
+
+import pytest
+
+from enforcers.core.layout import DEFAULT_MARK
+from enforcers.core.netlink.rule_listing import MarkRule
+from enforcers.kernel.inspecting import Inspection
+from tests.enforcers.cven_world import Told, running, told, until
+from tests.enforcers.pod_world import ALLOW, World, both, enforced, sets
+
+pytestmark = pytest.mark.netns
+
+INTO_XTABLES = {
+    "-j CONNMARK --set-mark 0x1": 0xFFFFFFFF,
+    "-j CONNMARK --set-xmark 0x1/0xff": 0xFF,
+    "-j CONNMARK --or-mark 0x10000000": 0x10000000,
+    "-j CONNMARK --save-mark": 0xFFFFFFFF,
+    "-j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff": 0xFF,
+    "-j CONNMARK --restore-mark": 0,
+    "-j MARK --set-mark 0x1": 0,
+}
+INTO_NFTABLES = {
+    "ct mark set 0x1": 0xFFFFFFFF,
+    "ct mark set meta mark": 0xFFFFFFFF,
+    "ct mark set ct mark | 0x1": 0x1,
+    "ct mark set ct mark & 0xefffffff": 0x10000000,
+    "ct mark 0x10000000 accept": 0,
+    "meta mark set ct mark": 0,
+}
+
+
+async def seen(world: World) -> tuple[MarkRule, ...]:
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    await pod.inspect()
+    return pod.connections.inspected.mark_rules
+
+
+@pytest.mark.parametrize(("written", "bits"), INTO_XTABLES.items())
+async def test_a_foreign_iptables_rule_is_reported_where_it_may_change_our_bit(world, written, bits):
+    world.command("web", "iptables-nft-restore", "--noflush", text=f"*mangle\n-A OUTPUT {written}\nCOMMIT\n")
+    expected = (MarkRule("mangle", "OUTPUT", bits),) if bits & DEFAULT_MARK else ()
+    assert await seen(world) == expected
+
+
+@pytest.mark.parametrize(("written", "bits"), INTO_NFTABLES.items())
+async def test_a_foreign_nftables_rule_is_reported_where_it_may_change_our_bit(world, written, bits):
+    lines = f"table inet theirs {{\nchain c {{\ntype filter hook output priority 0;\n{written}\n}}\n}}\n"
+    world.command("web", "nft", "-f", "-", text=lines)
+    expected = (MarkRule("theirs", "c", bits),) if bits & DEFAULT_MARK else ()
+    assert await seen(world) == expected
+
+
+async def test_such_a_rule_is_a_problem_of_its_pod_in_the_status(world):
+    world.command("web", "nft", "-f", "-", text="table ip t {\nchain c {\nct mark set 0\n}\n}\n")
+    async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
+        await until("the problem to be seen", cven.node.pod_problems)
+        assert cven.node.pod_problems() == (
+            "shop/web: a rule in table t, chain c writes to the bit of the connection mark that is ours",
+        )
+
+
+async def test_connections_are_counted_against_their_limit(world):
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    for _ in range(3):
+        world.associated("web", "a", 80)
+    await pod.inspect()
+
+    assert pod.connections.inspected.connections == 3
+    assert pod.connections.inspected.limit > 3
+    assert pod.problems == ()
+
+
+def test_a_table_that_is_nearly_full_is_a_problem():
+    assert Inspection(90, 100).problems == ["its connection table holds 90 of at most 100"]
+    assert Inspection(89, 100).problems == []
+    assert Inspection(1, 0).problems == []
