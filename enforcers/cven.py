@@ -24,12 +24,14 @@ from enforcers.kernel.folders import Folders
 from enforcers.kernel.namespaces import HERE, RUN_NETNS
 from enforcers.local_node import LocalNode
 from enforcers.metrics import Metrics
+from enforcers.orders import Orders
 from enforcers.programming import Programming
 from enforcers.runtimes.runtime import Runtime
 from enforcers.settings import EnforcerSettings
 from enforcers.snapshot import Kept
+from enforcers.standing import Standing
 from schemas.policy import NodeUpdate
-from schemas.status import PodException, PodState
+from schemas.status import Order, PodException, PodState
 from streams.lifecycle import first_of
 from streams.telemetry import Health
 
@@ -46,11 +48,14 @@ class Cven:
         *,
         node_netns: Path = HERE,
         kept: Kept | None = None,
+        kept_orders: Path | None = None,
         metrics: Metrics,
         health: Health,
     ) -> None:
         self.settings = settings
-        self.node = LocalNode(settings, metrics, node_netns)
+        by_settings = (Order(by="setting pause"),) if settings.pause else ()
+        self.node = LocalNode(settings, metrics, Orders(*by_settings, path=kept_orders), node_netns)
+        self.standing = Standing(self.node)
         self.acknowledging = Acknowledging(self.node)
         self._programming = Programming(self.node, self.acknowledging.written)
         self._drifting = Drifting(self.node)
@@ -69,7 +74,7 @@ class Cven:
     @property
     def exceptions(self) -> tuple[PodException, ...]:
         """The Pods that the realized revision does not hold for."""
-        return tuple(self.node.exceptions())
+        return tuple(self.standing.exceptions())
 
     @property
     def writes(self) -> int:
@@ -78,7 +83,7 @@ class Cven:
 
     def state_of(self, uid: str) -> PodState:
         """What has become of the Pod *uid*."""
-        return self.node.state_of(uid)
+        return self.standing.state_of(uid)
 
     async def run(self, updates: AsyncIterator[NodeUpdate], stop: asyncio.Event) -> None:
         """Enforce what *updates* tell until *stop* is set; then end the round that was begun. Rules stay."""

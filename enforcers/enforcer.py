@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from enforcers import orders
 from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
@@ -66,11 +65,15 @@ class Enforcer:
         registry: CollectorRegistry,
     ) -> None:
         self.cven = Cven(
-            settings, runtime, node_netns=node_netns, kept=_load(snapshot), metrics=Metrics(registry), health=health
+            settings,
+            runtime,
+            node_netns=node_netns,
+            kept=_load(snapshot),
+            kept_orders=kept_orders,
+            metrics=Metrics(registry),
+            health=health,
         )
-        for order in orders.load(kept_orders):
-            self.cven.node.order(order)
-        self._api = LocalApi(self.cven, kept_orders)
+        self._api = LocalApi(self.cven)
         self._local = local
         self._bus = nullcontext(bus) if isinstance(bus, NatsBus) else bus
         self._runtime = runtime
@@ -132,7 +135,8 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
     node, acknowledging = cven.node, cven.acknowledging
     samples, acknowledging.latencies = acknowledging.latencies, []
     states = Counter(cven.state_of(uid) for uid in {*node.pods, *node.policy.programs})
-    bypassable = sum(map(node.is_bypassable, node.pods))
+    standing = cven.standing
+    bypassable = sum(map(standing.is_bypassable, node.pods))
     node.metrics.count_pods(states, bypassable)
     node.metrics.sets.set(len(node.policy.sets))
     node.metrics.set_members.set(sum(len(tracked.members) for tracked in node.policy.sets.values()))
@@ -150,11 +154,11 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             tampering=node.tamperings.recent,
             latency=latency(samples),
             from_disk=node.from_disk,
-            paused=node.paused,
-            orders=node.orders,
+            paused=node.orders.paused,
+            orders=node.orders.given,
             observing=cven.settings.observe,
-            problems=(*node.problems.values(), *node.pod_problems()),
-            cuts=tuple(node.cuts),
+            problems=(*node.problems.values(), *standing.problems()),
+            cuts=tuple(node.cuts.recent),
         ),
         RuntimeStatus(
             node=cven.settings.node,
@@ -165,7 +169,7 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
                     namespace=pod.sandbox.namespace,
                     name=pod.sandbox.name,
                     state=cven.state_of(uid),
-                    bypassable=node.is_bypassable(uid),
+                    bypassable=standing.is_bypassable(uid),
                     containers=pod.sandbox.containers,
                 )
                 for uid, pod in pods

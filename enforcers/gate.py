@@ -92,7 +92,7 @@ class Gate:
         node, realized = self._cven.node, self._cven.revision
         if program.mode is Mode.IDLE or node.settings.observe:
             return ""
-        if node.paused:
+        if node.orders.paused:
             return "this node is paused: it writes no rules"
         if reason := node.failing.get(uid):
             return reason

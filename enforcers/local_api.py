@@ -13,7 +13,6 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from enforcers import orders
 from enforcers.cven import Cven
 from enforcers.kernel import tables
 from enforcers.local_node import TROUBLE
@@ -42,12 +41,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class LocalApi:
-    """Answers for *cven*; orders are kept at *kept*, if it is given."""
+    """Answers for *cven*."""
 
-    def __init__(self, cven: Cven, kept: Path | None = None) -> None:
+    def __init__(self, cven: Cven) -> None:
         self._cven = cven
         self._node = cven.node
-        self._kept = kept
 
     def application(self) -> web.Application:
         made = web.Application(middlewares=[_say_what_is_wrong])
@@ -76,8 +74,8 @@ class LocalApi:
                 known=node.known,
                 from_disk=node.from_disk,
                 observing=node.settings.observe,
-                orders=node.orders,
-                problems=(*node.problems.values(), *node.pod_problems()),
+                orders=node.orders.given,
+                problems=(*node.problems.values(), *self._cven.standing.problems()),
             )
         )
 
@@ -87,13 +85,14 @@ class LocalApi:
     def _line(self, uid: str, pod: PodEnforcement) -> PodLine:
         node, program = self._node, self._node.policy.programs.get(uid)
         directions = (program.ingress, program.egress) if program is not None else ()
-        reasons = {each.uid: each.reason for each in node.exceptions()}
+        standing = self._cven.standing
+        reasons = {each.uid: each.reason for each in standing.exceptions()}
         return PodLine(
             namespace=pod.sandbox.namespace,
             name=pod.sandbox.name,
             uid=node.api_uid(uid),
-            state=node.state_of(uid),
-            bypassable=node.is_bypassable(uid),
+            state=standing.state_of(uid),
+            bypassable=standing.is_bypassable(uid),
             rules=sum(len(direction.rules) for direction in directions if direction),
             sets=len(program.sets) if program is not None else 0,
             patches=pod.writes,
@@ -167,7 +166,7 @@ class LocalApi:
             raise LookupError(f"no Pod {order.release} on {self._node.settings.node}")
         order = msgspec.structs.replace(order, since=now())
         self._node.order(order)
-        self._keep()
+        self._node.orders.keep()
         return _json({"order": order, "pods": len(covered)})
 
     async def _undo(self, request: web.Request) -> web.Response:
@@ -175,15 +174,10 @@ class LocalApi:
         ended = self._node.undo(release)
         if release is not None and not ended:
             raise LookupError(
-                f"{release} is not released; ordered now: {', '.join(map(str, self._node.orders)) or '-'}"
+                f"{release} is not released; ordered now: {', '.join(map(str, self._node.orders.given)) or '-'}"
             )
-        self._keep()
+        self._node.orders.keep()
         return _json(ended)
-
-    def _keep(self) -> None:
-        if self._kept is not None:
-            by_hand = tuple(each for each in self._node.orders if each.since)
-            orders.save(self._kept, by_hand)
 
     def _chosen(self, request: web.Request) -> list[tuple[str, PodEnforcement]]:
         """The Pods that the query names (``pod``: ``namespace/name``, a name or a uid; ``namespace``), sorted.

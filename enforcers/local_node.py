@@ -6,22 +6,25 @@ nothing; `programming` writes them, `acknowledging` judges their connections and
 
 import asyncio
 from collections import ChainMap, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from enforcers.core import cutting, layout
+from enforcers.core import layout
+from enforcers.core.cutting import Cut
 from enforcers.core.difference import Patch, Sets
 from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.patch_text import describe
+from enforcers.cuts import Cuts
 from enforcers.kernel.chain_backends import ChainBackendName
 from enforcers.kernel.namespaces import HERE, CommandFailed, NoNamespace
 from enforcers.kernel.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.metrics import Metrics
+from enforcers.orders import Orders, covers
 from enforcers.pod import NoAddress, PodEnforcement, Unenforceable
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
@@ -29,19 +32,12 @@ from enforcers.tampering import Tamperings
 from schemas import addresses
 from schemas.local import PatchNote
 from schemas.policy import Mark, NodeUpdate
-from schemas.programs import Direction, Mode, Program
-from schemas.status import Cut, Order, PodException, PodState
+from schemas.programs import Direction, Program
+from schemas.status import Order, PodState
 from streams.reporting import now
 
 TROUBLE: Final = (Unenforceable, NoAddress, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
 """What is one Pod's trouble. Anything else is a bug and ends the process; rules stand meanwhile."""
-
-CUTS_KEPT: Final = 20
-"""They travel with every heartbeat."""
-CUTS_LOGGED: Final = 200
-"""Of one tightening; the metric counts all. Words for thousands at once would hold up everybody else."""
-
-PROBLEMS_TOLD: Final = 20
 
 UNKNOWN: Final = Direction(isolating=("setting unknown_pods",))
 """For a Pod that the snapshot on disk does not know, if so set: nobody but its own node."""
@@ -55,7 +51,7 @@ _log = structlog.get_logger("enforcers.local_node")
 class LocalNode:
     """The node of a C-VEN with *settings*."""
 
-    def __init__(self, settings: EnforcerSettings, metrics: Metrics, netns: Path = HERE) -> None:
+    def __init__(self, settings: EnforcerSettings, metrics: Metrics, orders: Orders, netns: Path = HERE) -> None:
         self.settings = settings
         self.netns = netns
         """The node's own network namespace."""
@@ -67,8 +63,7 @@ class LocalNode:
         self.failing: dict[str, str] = {}
         """Uid → why the Pod does not hold what it should."""
         self.tamperings = Tamperings(metrics)
-        self.cuts: deque[Cut] = deque(maxlen=CUTS_KEPT)
-        """The newest connections that were cut, oldest first."""
+        self.cuts = Cuts(metrics)
         self.from_disk = False
         """Whether it enforces what it kept, since nobody told it anything newer."""
         self.settled = False
@@ -87,8 +82,7 @@ class LocalNode:
         """Set when there is something to report."""
         self.work = asyncio.Event()
         """Set when there is something to write or to acknowledge."""
-        self.orders: tuple[Order, ...] = (Order(by="setting pause"),) if settings.pause else ()
-        """Given by hand, newest last; at most one pause, and one per release."""
+        self.orders = orders
         self._dirty: set[str] = set()
         self._marks: list[Mark] = []
         self._fixed = frozenset(map(addresses.pack, settings.extra_node_addresses))
@@ -99,14 +93,9 @@ class LocalNode:
         return f"<node {self.settings.node}: {len(self.pods)} Pods, {len(self._dirty)} dirty, {len(self.failing)} fail>"
 
     @property
-    def paused(self) -> bool:
-        """Whether everything stays as it is, by order; what is released is nevertheless."""
-        return any(not order.release for order in self.orders)
-
-    @property
     def passive(self) -> bool:
         """Whether nothing is written that is not released."""
-        return self.settings.observe or self.paused
+        return self.settings.observe or self.orders.paused
 
     @property
     def known(self) -> bool:
@@ -179,23 +168,25 @@ class LocalNode:
             families=self.families,
             foreign_handlers=settings.foreign_handlers,
             node_netns=self.netns,
-            cut=self.record_cuts,
+            cut=self._cut,
         )
+
+    def _cut(self, sandbox: Sandbox, cuts: Sequence[Cut]) -> None:
+        if cuts:
+            self.cuts.record(sandbox, cuts)
+            self.changed.set()
 
     # --- what is ordered by hand -------------------------------------------------------------------------------------
 
     def order(self, order: Order) -> None:
-        """Obey *order* until it is undone; it replaces an older one of the same words."""
-        self.orders = (*(each for each in self.orders if each.release != order.release), order)
-        _log.warning("ordered by hand", order=str(order))
+        """Obey *order*, given by hand."""
+        self.orders.give(order)
         self._reconsider(order)
 
     def undo(self, release: str | None = None) -> tuple[Order, ...]:
-        """End the release of *release*, or by default every order; return what ended."""
-        ended = tuple(each for each in self.orders if release is None or (each.release and each.release == release))
-        self.orders = tuple(each for each in self.orders if each not in ended)
+        """End orders as `Orders.undo` does; return them."""
+        ended = self.orders.undo(release)
         for order in ended:
-            _log.warning("order undone", order=str(order))
             self._reconsider(order)
         return ended
 
@@ -207,9 +198,8 @@ class LocalNode:
         self.changed.set()
 
     def releasing(self, uid: str) -> Order | None:
-        """The newest order that the Pod *uid* shall have no rules of ours."""
-        pod = self.pods.get(uid)
-        return next((each for each in reversed(self.orders) if pod is not None and covers(each, pod.sandbox)), None)
+        """The order by which the Pod *uid* shall have no rules of ours."""
+        return self.orders.releasing(self.pods[uid].sandbox) if uid in self.pods else None
 
     # --- what has to be done -----------------------------------------------------------------------------------------
 
@@ -306,80 +296,7 @@ class LocalNode:
         self.failing[uid] = reason
         self.metrics.failures.inc()
 
-    def record_cuts(self, sandbox: Sandbox, cuts: Sequence[cutting.Cut]) -> None:
-        """These connections of the Pod in *sandbox* have ended, since nothing allows them any more."""
-        if not cuts:
-            return
-        pod, time = f"{sandbox.namespace}/{sandbox.name}", now()
-        told = [
-            Cut(
-                time=time,
-                pod=pod,
-                connection=cutting.describe(each.connection),
-                reason=each.judgement.reason.value,
-                rule=each.judgement.rule,
-                policies=each.judgement.isolating,
-            )
-            for each in cuts[-CUTS_LOGGED:]
-        ]
-        for cut in told:
-            _log.info("connection cut", pod=pod, connection=cut.connection, reason=cut.reason, policies=cut.policies)
-        if len(cuts) > len(told):
-            _log.warning("more connections cut than told one by one", pod=pod, connections=len(cuts))
-        self.cuts.extend(told)
-        self.metrics.cuts.inc(len(cuts))
-        self.changed.set()
-
-    def pod_problems(self) -> tuple[str, ...]:
-        """What is wrong with Pods that hold what they should."""
-        found = [
-            f"{pod.sandbox.namespace}/{pod.sandbox.name}: {problem}"
-            for pod in self.pods.values()
-            for problem in pod.problems
-        ]
-        more = len(found) - PROBLEMS_TOLD
-        return (*sorted(found)[:PROBLEMS_TOLD], *([f"and {more} more"] if more > 0 else []))
-
-    def exceptions(self) -> Iterator[PodException]:
-        """The Pods here that do not hold what they should, as of now, not of the last mark: a retry may succeed."""
-        for uid, pod in sorted(self.pods.items()):
-            released = str(self.releasing(uid)) if self._lacks_rules(uid) else ""
-            reason = self.failing.get(uid) or released or self.tamperings.trouble(uid)
-            if reason:
-                where = pod.sandbox
-                yield PodException(uid=self.api_uid(uid), namespace=where.namespace, name=where.name, reason=reason)
-
-    def _lacks_rules(self, uid: str) -> bool:
-        """Whether the Pod *uid* is released from rules that it would have."""
-        program = self.policy.programs.get(uid)
-        return program is not None and program.isolated and self.releasing(uid) is not None
-
     def api_uid(self, uid: str) -> str:
         """The API's id of the Pod that the runtime knows as *uid*: they differ for a static Pod."""
         program = self.policy.programs.get(uid)
         return program.uid if program is not None else uid
-
-    def state_of(self, uid: str) -> PodState:
-        """What has become of the Pod *uid*: never *enforced* where it is less than that."""
-        pod, program = self.pods.get(uid), self.policy.programs.get(uid)
-        if pod is None:
-            return PodState.PENDING
-        if program is not None and program.mode is Mode.IDLE:
-            return PodState.IDLE
-        if self._lacks_rules(uid) and pod.state in (PodState.OPEN, PodState.PENDING):
-            return PodState.RELEASED
-        if self.passive and pod.state is PodState.PENDING:
-            return PodState.PAUSED
-        if pod.state is PodState.ENFORCED and program is not None and program.advisory:
-            return PodState.ADVISORY
-        return pod.state
-
-    def is_bypassable(self, uid: str) -> bool:
-        """Whether the Pod *uid* has rules, and may send packets past them."""
-        program = self.policy.programs.get(uid)
-        return program is not None and program.bypassable and self.state_of(uid) is PodState.ENFORCED
-
-
-def covers(order: Order, sandbox: Sandbox) -> bool:
-    """Whether *order* releases the Pod of *sandbox*."""
-    return order.covers(sandbox.namespace, sandbox.name)

@@ -119,7 +119,7 @@ async def test_4_5_each_cut_is_reported_with_its_reason(world):
     assert cut["pod"] == "shop/web"
     assert cut["connection"] == f"TCP {address('a')} → {address('web')} port 80"
     assert cut["policies"] == (POLICY,)
-    (told_of,) = cven.node.cuts
+    (told_of,) = cven.node.cuts.recent
     assert str(told_of) == f"cut shop/web: {cut['connection']}: no rule ({POLICY})"
 
 

@@ -52,12 +52,12 @@ async def test_whatever_becomes_of_a_pod_nothing_forbidden_is_delivered_and_noth
         async with running(world, reader) as cven:
             await realized(cven, 1)
             talks.await_news()  # (a): all was allowed
-            assert not cven.node.cuts
+            assert not cven.node.cuts.recent
 
             reader.tell(NodeUpdate(programs=(narrow,), mark=Mark(revision=2)))
             await realized(cven, 2)
             talks.await_news()  # (b)
-            assert not cven.node.cuts
+            assert not cven.node.cuts.recent
 
             gone = SetChange(id=CLIENTS, removed=frozenset(both("b")))
             reader.tell(NodeUpdate(sets=(gone,), mark=Mark(revision=3)))
@@ -65,7 +65,7 @@ async def test_whatever_becomes_of_a_pod_nothing_forbidden_is_delivered_and_noth
             with talks.counting(ingress=True, egress=True) as forbidden["tightening"]:
                 talks.await_news(ingress=True, egress=True)  # (c)
             assert cven.node.metrics.cuts._value.get() == sum(each.kind.peer == "b" for each in talks.all)
-            assert {each.policies for each in cven.node.cuts} == {(POLICY,)}
+            assert {each.policies for each in cven.node.cuts.recent} == {(POLICY,)}
 
             with talks.counting(ingress=True, egress=True) as forbidden["relabels"]:
                 for revision in range(4, 14):  # (e)
@@ -88,7 +88,7 @@ async def test_whatever_becomes_of_a_pod_nothing_forbidden_is_delivered_and_noth
             async with running(world, Told(again)) as cven:
                 await realized(cven, 34)
                 talks.await_news(ingress=True, egress=True)
-                assert not cven.node.cuts
+                assert not cven.node.cuts.recent
         lost = talks.lost(ingress=True, egress=True)
 
     report(talks, forbidden, lost)

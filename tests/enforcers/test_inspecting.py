@@ -53,8 +53,8 @@ async def test_a_foreign_nftables_rule_is_reported_where_it_may_change_our_bit(w
 async def test_such_a_rule_is_a_problem_of_its_pod_in_the_status(world):
     world.command("web", "nft", "-f", "-", text="table ip t {\nchain c {\nct mark set 0\n}\n}\n")
     async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
-        await until("the problem to be seen", cven.node.pod_problems)
-        assert cven.node.pod_problems() == (
+        await until("the problem to be seen", cven.standing.problems)
+        assert cven.standing.problems() == (
             "shop/web: a rule in table t, chain c writes to the bit of the connection mark that is ours",
         )
 
