@@ -109,6 +109,7 @@ class Programming:
             self._retry_at = 0.0
         elif not loop.time() < self._retry_at < math.inf:
             self._retry_at = loop.time() + self._backoff.delay()
+            node.work.set()  # who waits for work does not know yet until when
         node.changed.set()
 
     async def _realize(self, uid: str, pod: PodEnforcement) -> None:

@@ -9,11 +9,16 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from enforcers.kernel.addressing import addresses as addresses_in
 from enforcers.kernel.namespaces import NoNamespace
+from enforcers.local_node import LocalNode
+from enforcers.metrics import Metrics
+from enforcers.programming import Programming
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.runtimes.runtime import Sandbox
+from enforcers.settings import EnforcerSettings
 from schemas import addresses
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
@@ -54,6 +59,20 @@ async def test_a_mended_pod_is_no_exception_any_more_without_another_revision(wo
         with made(broken):
             await until("the retry to succeed", lambda: cven.exceptions == ())
             assert cven.state_of("uid-gone") is PodState.ENFORCED
+
+
+async def test_what_fails_is_tried_again_soon_though_nothing_else_happens(world):
+    """Nobody else wakes it: there is only who programs."""
+    node = LocalNode(EnforcerSettings(node="node-1"), Metrics(CollectorRegistry()))
+    node.take_policy(told(3, GONE, clients=set()))
+    node.take_addresses(frozenset())
+    node.take_sandboxes({"uid-gone": without_namespace(world)})
+    stop, heard = asyncio.Event(), asyncio.Queue[list[Mark]]()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(Programming(node, heard.put).run(stop), name="program")
+        await until("three more tries", lambda: node.metrics.failures._value.get() >= 4)
+        stop.set()
+        node.work.set()
 
 
 @contextmanager
