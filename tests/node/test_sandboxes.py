@@ -138,8 +138,12 @@ async def test_a_node_that_is_drained_holds_no_program_and_takes_pods_again(dual
             left = {uid for on, uid in (await dual_stack.published()).programs if on == node.name}
             shops = {each["metadata"]["uid"] for each in shop.pods.values()}
             assert not left & shops
-            pods = json.loads(await dual_stack.on(node, "eastwest", "node", "pods", "-o", "json"))
-            assert [each for each in pods if each["namespace"] in (shop.name, shop.other)] == []
+
+            async def forgotten() -> bool:  # the API forgets a Pod somewhat before its sandbox is gone
+                pods = json.loads(await dual_stack.on(node, "eastwest", "node", "pods", "-o", "json"))
+                return not [each for each in pods if each["namespace"] in (shop.name, shop.other)]
+
+            await until("the enforcer to let go of their sandboxes", forgotten, within_seconds=30)
         finally:
             await shop.cluster.kubectl("uncordon", node.name)
         await shop.cluster.apply(
