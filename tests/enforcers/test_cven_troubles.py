@@ -15,6 +15,7 @@ from enforcers.kernel.addressing import addresses as addresses_in
 from enforcers.kernel.namespaces import NoNamespace
 from enforcers.local_node import LocalNode
 from enforcers.metrics import Metrics
+from enforcers.orders import Orders
 from enforcers.programming import Programming
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.runtimes.runtime import Sandbox
@@ -63,7 +64,7 @@ async def test_a_mended_pod_is_no_exception_any_more_without_another_revision(wo
 
 async def test_what_fails_is_tried_again_soon_though_nothing_else_happens(world):
     """Nobody else wakes it: there is only who programs."""
-    node = LocalNode(EnforcerSettings(node="node-1"), Metrics(CollectorRegistry()))
+    node = LocalNode(EnforcerSettings(node="node-1"), Metrics(CollectorRegistry()), Orders())
     node.take_policy(told(3, GONE, clients=set()))
     node.take_addresses(frozenset())
     node.take_sandboxes({"uid-gone": without_namespace(world)})
