@@ -1,9 +1,11 @@
 """One Pod's enforcement: its sandbox, what it should hold, and what was confirmed."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import structlog
@@ -38,6 +40,8 @@ from schemas import addresses
 from schemas.programs import Program
 from schemas.status import Difference, PodState
 
+_PLAIN: Final = re.compile(r"[\w.@-]+", re.ASCII)
+"""Names of links: a Pod may have others, with which a rule means something else than the link of that name."""
 _log = structlog.get_logger("enforcers.pod")
 
 
@@ -331,6 +335,8 @@ class PodEnforcement:
         self._shortfall = f"no interface in its network namespace carries {absent}" if absent else ""
         if found.dead_ends:
             self._shortfall = f"an address of the Pod is on {found.dead_ends[0]}, which no packet of others passes"
+        if odd := [each for each in found.links if not _PLAIN.fullmatch(each)]:  # rules would name another one, or none
+            raise Unenforceable(sandbox, f"no rule can name the link {odd[0]!a}")
         if not found.links:
             nowhere = "no interface in its network namespace carries an address of the Pod"
             raise Unenforceable(sandbox, self._shortfall if found.dead_ends else nowhere)

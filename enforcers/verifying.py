@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enforcers.core.difference import Table
 from enforcers.core.layout import FAMILIES, Family, Interface, set_name
 from enforcers.core.netlink import ipset, set_listing
+from enforcers.core.netlink.messages import text
 from enforcers.core.observation import ObservedSets, ObservedTable
 from enforcers.core.set_rendering import kernel_members, of_family
 from enforcers.core.verification import of_set, of_table, suspicious
@@ -108,5 +109,5 @@ def of_links(sandbox: Sandbox, named: Interface) -> Difference | None:
     before, after = {named.name, *named.others}, set(place(sandbox.netns, sandbox.addresses).links)
     if not after or after == before:
         return None
-    told = (", ".join(sorted(each)) for each in (before, after))
+    told = (", ".join(map(text, sorted(each.encode() for each in names))) for names in (before, after))
     return Difference(kind=DriftKind.LINK, object="link of the Pod's addresses", before=next(told), after=next(told))

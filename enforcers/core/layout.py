@@ -1,5 +1,10 @@
-"""The names of everything that is ours in a Pod's network namespace. What has another name is never touched."""
+"""The names of everything that is ours in a Pod's network namespace. What has another name is never touched.
 
+A Pod may give its own chains and sets any bytes for a name, and lines are made of ours for tools that root runs: so
+only what is written like ours is ours.
+"""
+
+import re
 from typing import Final, Literal
 
 import msgspec
@@ -25,7 +30,11 @@ HOOKS: Final = {"PREROUTING": IN, "POSTROUTING": OUT}
 """Built-in chain → ours, which stands first in it."""
 
 CHAIN_PREFIX: Final = "EW-"
+CHAIN_NAME: Final = rf"{CHAIN_PREFIX}[A-Z0-9-]{{1,25}}"
+"""As a regular expression, as is the next; earlier and later versions have other chains than those above."""
 SET_PREFIX: Final = "ew-"
+SET_NAME: Final = rf"{SET_PREFIX}([a-z0-9]{{1,22}})-([46])(x?)"
+"""Id, family, and `TEMPORARY` where it is that."""
 NODE_SET: Final = "node"
 """Id of the set of the own node's addresses. Not a set of the PCE's: every node fills its own."""
 TEMPORARY: Final = "x"
@@ -51,9 +60,19 @@ def set_name(identity: str, family: Family) -> str:
     return f"{SET_PREFIX}{identity}-{family}"
 
 
+def is_chain_name(name: str) -> bool:
+    """Whether a chain of this name is ours."""
+    return re.fullmatch(CHAIN_NAME, name) is not None
+
+
+def is_set_name(name: str) -> bool:
+    """Whether an ipset of this name is ours, a temporary one included."""
+    return re.fullmatch(SET_NAME, name) is not None
+
+
 def parse_set_name(name: str) -> tuple[str, Family] | None:
     """Id and family of one of our ipsets; ``None`` for another's, or for a temporary one."""
-    identity, _, family = name.removeprefix(SET_PREFIX).rpartition("-")
-    if not name.startswith(SET_PREFIX) or not identity or family not in ("4", "6"):
+    found = re.fullmatch(SET_NAME, name)
+    if found is None or found[3]:
         return None
-    return identity, 4 if family == "4" else 6
+    return found[1], 4 if found[2] == "4" else 6

@@ -92,7 +92,7 @@ def is_ours(rule: NativeRule) -> bool:
 
 def is_of_interest(chain: str) -> bool:
     """Whether the rules of *chain* have to be read."""
-    return chain.startswith(layout.CHAIN_PREFIX) or chain in layout.HOOKS
+    return layout.is_chain_name(chain) or chain in layout.HOOKS
 
 
 def observe_table(handle: int, flags: int, chains: Iterable[NativeChain], rules: Iterable[NativeRule]) -> ObservedTable:
@@ -132,7 +132,7 @@ def parse_sets(saved: str) -> ObservedSets:
     for line in saved.splitlines():
         command, _, rest = line.partition(" ")
         name, _, text = rest.partition(" ")
-        if not name.startswith(layout.SET_PREFIX):
+        if not layout.is_set_name(name):
             continue
         key = layout.parse_set_name(name)
         if key is None:

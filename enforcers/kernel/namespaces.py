@@ -11,6 +11,7 @@ are busy.
 import asyncio
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import subprocess
@@ -32,6 +33,8 @@ OWN: Final = Path("/proc/thread-self/ns/net")
 CLONE_NEWNET: Final = 0x40000000
 _LINE: Final = re.compile(r"(?:-:|\bline:? )(\d+)")
 
+OUTPUT_BYTES: Final = 32 << 20
+"""What a command may say: a tool that lists tells what a Pod has, and a Pod may have as much as it likes."""
 COMMANDS: Final = 64
 """How many commands run at a time at most; who wants fewer has a limit of his own."""
 
@@ -178,14 +181,14 @@ class _Visit:
 
     def _visit(self) -> str:
         # Files and no pipes: nobody waits for who does not read, and nobody has to read while it runs.
-        with _file("input", self._text) as given, _file("output") as output, _file("errors") as errors:
+        with _input(self._text) as given, _output("output") as output, _output("errors") as errors:
             status = self._run(given, output, errors)
-            for file in (output, errors):
-                file.seek(0)
-            if not status:
-                return output.read().decode()
-            message = errors.read().decode(errors="replace").strip()
-        raise CommandFailed(self._path, self._command, status, message, _named_line(message, self._text))
+            said, message = _said(output), _said(errors).strip()
+        if len(said) >= OUTPUT_BYTES:  # it may not have noticed that nobody took the rest
+            raise CommandFailed(self._path, self._command, status, f"it has more than {OUTPUT_BYTES} bytes to say")
+        if status:
+            raise CommandFailed(self._path, self._command, status, message, _named_line(message, self._text))
+        return said
 
     def _run(self, given: BinaryIO, output: BinaryIO, errors: BinaryIO) -> int:
         with self._turn, _visiting() as go:
@@ -200,12 +203,25 @@ class _Visit:
             return process.wait()
 
 
-def _file(name: str, text: str = "") -> BinaryIO:
+def _input(text: str) -> BinaryIO:
     """A file in memory that holds *text*, at its beginning."""
-    made = os.fdopen(os.memfd_create(name), "w+b")
+    made = os.fdopen(os.memfd_create("input"), "w+b")
     made.write(text.encode())
     made.seek(0)
     return made
+
+
+def _output(name: str) -> BinaryIO:
+    """A file in memory that takes `OUTPUT_BYTES` and refuses more."""
+    made = os.fdopen(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "rb")
+    os.truncate(made.fileno(), OUTPUT_BYTES)
+    fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    return made
+
+
+def _said(file: BinaryIO) -> str:
+    """What was written to it. Names in a Pod are whatever bytes the Pod likes."""
+    return os.pread(file.fileno(), os.lseek(file.fileno(), 0, os.SEEK_CUR), 0).decode(errors="backslashreplace")
 
 
 def _named_line(message: str, text: str) -> str:

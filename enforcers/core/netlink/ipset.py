@@ -123,7 +123,7 @@ def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
     for body in bodies:
         parts = dict(attributes(body[4:]))
         name = parts.get(SETNAME, b"").rstrip(b"\0").decode(errors="replace")
-        if not name.startswith(layout.SET_PREFIX):
+        if not layout.is_set_name(name):
             continue
         key = layout.parse_set_name(name)
         if key is None:

@@ -33,6 +33,12 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
+def text(data: bytes | None) -> str:
+    """A name that the kernel keeps for whoever gave it: any bytes, so that what no terminal should see is escaped."""
+    found = (data or b"").split(b"\0", 1)[0].decode(errors="backslashreplace")
+    return found if found.isprintable() else found.encode("unicode_escape").decode()
+
+
 def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
     return HEADER.pack(HEADER.size + len(body), kind, flags, sequence, 0) + body
 

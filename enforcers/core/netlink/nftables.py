@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core.layout import Family
-from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, attributes, message
+from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, attributes, message, text
 
 SUBSYSTEM: Final = 10 << 8
 NEW_TABLE, GET_TABLE, NEW_CHAIN, GET_CHAIN = SUBSYSTEM, SUBSYSTEM | 1, SUBSYSTEM | 3, SUBSYSTEM | 4
@@ -78,29 +78,29 @@ def delete_rule(family: Family, table: str, chain: str, handle: int) -> bytes:
 
 def parse_generation(body: bytes) -> Generation:
     parts = dict(attributes(body[4:]))
-    return Generation(_number(parts.get(1)), _text(parts.get(3)), _number(parts.get(2)))
+    return Generation(_number(parts.get(1)), text(parts.get(3)), _number(parts.get(2)))
 
 
 def parse_table(body: bytes) -> tuple[str, int, int]:
     """Name, handle and flags of a table."""
     parts = dict(attributes(body[4:]))
-    return _text(parts.get(1)), _number(parts.get(4)), _number(parts.get(2))
+    return text(parts.get(1)), _number(parts.get(4)), _number(parts.get(2))
 
 
 def parse_chain(body: bytes) -> tuple[str, NativeChain]:
     """Its table's name, and a chain."""
     parts = dict(attributes(body[4:]))
-    name, table = _text(parts.get(3)), _text(parts.get(1))
+    name, table = text(parts.get(3)), text(parts.get(1))
     if 4 not in parts:
         return table, NativeChain(name)
     hook = dict(attributes(parts[4]))
     priority = struct.unpack(">i", hook[2])[0] if 2 in hook else 0
-    return table, NativeChain(name, _number(hook.get(1)), priority, _text(parts.get(7)))
+    return table, NativeChain(name, _number(hook.get(1)), priority, text(parts.get(7)))
 
 
 def chain_of(body: bytes) -> str:
     """The chain of a rule: all that is read of one that is nobody's business."""
-    return next((_text(value) for kind, value in attributes(body[4:]) if kind == 2), "")
+    return next((text(value) for kind, value in attributes(body[4:]) if kind == 2), "")
 
 
 def parse_rule(body: bytes) -> NativeRule:
@@ -112,7 +112,7 @@ def parse_rule(body: bytes) -> NativeRule:
             continue
         digest.update(expression)
         comment = comment or _comment(expression)
-    return NativeRule(_text(parts.get(2)), _number(parts.get(3)), comment, digest.digest())
+    return NativeRule(text(parts.get(2)), _number(parts.get(3)), comment, digest.digest())
 
 
 def _comment(expression: bytes) -> str:
@@ -120,7 +120,7 @@ def _comment(expression: bytes) -> str:
     if parts.get(1) != b"match\0":
         return ""
     data = dict(attributes(parts.get(2, b"")))
-    return _text(data.get(3)) if _text(data.get(1)) == "comment" else ""
+    return text(data.get(3)) if text(data.get(1)) == "comment" else ""
 
 
 def _generic(family: int) -> bytes:
@@ -129,7 +129,3 @@ def _generic(family: int) -> bytes:
 
 def _number(data: bytes | None) -> int:
     return int.from_bytes(data or b"", "big")
-
-
-def _text(data: bytes | None) -> str:
-    return (data or b"").split(b"\0", 1)[0].decode(errors="replace")

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core import layout
-from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message
+from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message, text
 
 GET_RULES: Final = 10 << 8 | 7
 TABLE, CHAIN, EXPRESSIONS = 1, 2, 4
@@ -40,8 +40,8 @@ def dump_request() -> bytes:
 def parse(body: bytes) -> MarkRule | None:
     """The rule, if it is not ours and writes to the connection mark."""
     parts = dict(attributes(body[4:]))
-    table, chain = (parts.get(each, b"").rstrip(b"\0").decode(errors="replace") for each in (TABLE, CHAIN))
-    if chain.startswith(layout.CHAIN_PREFIX):
+    table, chain = (text(parts.get(each)) for each in (TABLE, CHAIN))
+    if layout.is_chain_name(chain):
         return None
     bits, changing = 0, EVERY_BIT
     for _, element in attributes(parts.get(EXPRESSIONS, b"")):

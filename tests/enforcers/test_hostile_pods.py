@@ -1,0 +1,105 @@
+"""A Pod that may change its own rules, sets and links names them as it likes: nobody else suffers by that."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from enforcers.core.layout import TABLE
+from enforcers.core.netlink import nftables, transaction
+from enforcers.core.netlink.messages import attribute
+from enforcers.core.netlink.transaction import NEW_CHAIN, NEW_TABLE, Step
+from enforcers.kernel.set_backends import RestoreSets
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
+from enforcers.pod import Unenforceable
+from tests.components.presence import missing
+from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, sets
+
+pytestmark = pytest.mark.netns
+
+NAMES = {
+    "a line of its own": b"EW-X - [0:0]\n-I PREROUTING -j ACCEPT\n:EW-Y",
+    "another table": b"EW-X\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:EW-Y",
+    "a command": b"EW-X -j ACCEPT",
+    "no text at all": b"EW-\xff\xfe",
+    "a terminal's escape": b"EW-\x1b[2J",
+}
+
+
+def make_chain(world: World, name: bytes) -> None:
+    """The tools would refuse it; the kernel does not."""
+    table = attribute(1, TABLE.encode() + b"\0")
+    steps = [
+        Step("table", NEW_TABLE, 0x400, 4, table),
+        Step("chain", NEW_CHAIN, 0x400, 4, table + attribute(3, name + b"\0")),
+    ]
+    with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
+        assert netlink.transact(transaction.batch(steps, {}), len(steps)) is None
+
+
+def in_bytes(world: World, *words: bytes) -> bytes:
+    """What a command in the Pod prints."""
+    there = [b"nsenter", b"--net=" + os.fsencode(world.path("web"))]
+    return subprocess.run([*there, *words], capture_output=True, check=True).stdout
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+async def test_a_chain_that_is_named_like_lines_of_input_says_nothing_to_the_tool(world, name):
+    world.listen("web", 80)
+    make_chain(world, name)
+
+    await enforced(world, ALLOW, sets(clients=both("a")))
+
+    assert (world.reaches("a", "web", 80), world.reaches("b", "web", 80)) == (True, False)
+    with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
+        found = netlink.dump(nftables.dump_request(nftables.GET_CHAIN, 4))
+        assert any(name in body for _, body in found)
+
+
+@pytest.mark.parametrize("backend", ["netlink", "restore"])
+async def test_a_set_with_any_bytes_for_a_name_is_another_s(world, backend):
+    names = (b"\xff\xfe", b"ew-\xff-4", b"ew-\x1b[2J", b"ew-", b"ew-x y-4x", b"ew-" + b"\xff" * 25 + b"-4x")
+    for name in names:
+        in_bytes(world, b"ipset", b"create", name, b"hash:ip")
+    pod = pod_of(world, backend=backend)
+
+    await pod.realize(ALLOW, sets(clients=both("a")))
+
+    assert set(names) < set(in_bytes(world, b"ipset", b"list", b"-name").splitlines())
+
+
+async def test_a_legacy_rule_whose_words_are_no_text_stops_nothing(world):
+    if shutil.which("iptables-legacy") is None:
+        missing("iptables-legacy is not installed", "apt install iptables")
+    words = b"\xff\xfe\n:\n*\x1b[2J"
+    in_bytes(world, b"iptables-legacy", b"-A", b"INPUT", b"-m", b"comment", b"--comment", words, b"-j", b"ACCEPT")
+
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+
+    assert pod.legacy == ("iptables-legacy's table filter (IPv4) is evaluated as well: 1 rule",)
+
+
+async def test_what_the_ipset_tool_prints_of_others_sets_may_be_no_text(world):
+    in_bytes(world, b"ipset", b"create", b"\xff\xfe", b"hash:ip")
+
+    assert not (await RestoreSets(world.path("web")).read()).members
+
+
+@pytest.mark.parametrize("name", ['eth"', "-M'x", "\x1b[2J", "eth+"])
+async def test_a_link_that_no_rule_can_name_makes_the_pod_unenforceable(world, name):
+    world.command("web", "ip", "link", "set", "eth0", "down")
+    world.command("web", "ip", "link", "set", "eth0", "name", name, "up")
+    world.command("web", "ip", "link", "set", name, "up")
+
+    with pytest.raises(Unenforceable) as refused:
+        await enforced(world, ALLOW, sets(clients=both("a")))
+
+    assert str(refused.value).isprintable()
+
+
+def test_the_name_of_whoever_changes_rules_harms_no_terminal():
+    told = attribute(1, bytes((0, 0, 0, 7))) + attribute(3, b"\x1b[2J\xffnft\0")
+
+    assert nftables.parse_generation(bytes(4) + told).process == r"\x1b[2J\\xffnft"
