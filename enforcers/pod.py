@@ -111,6 +111,7 @@ class PodEnforcement:
         self._interface: Interface | None = None
         self._shortfall = ""
         """What no rule on that interface reaches."""
+        self._doubts = 0
         self._families = tuple(families)
         self._turn = asyncio.Lock()
         self._namespace = namespaces.identity(sandbox.netns)
@@ -193,6 +194,9 @@ class PodEnforcement:
 
     async def _write(self, desired: Desired, sets: Sets, observed: Observed | None) -> Patch:
         """Write and return what differs from what was *observed*, or else from what was realized."""
+        doubts = self._doubts
+        if observed is None and self._realized is None:  # doubted since
+            observed = await self._observe()
         if observed is not None:
             patch = compare(desired, observed, sets)
         else:
@@ -208,7 +212,7 @@ class PodEnforcement:
             self.audit_due = bool(desired.sets) and (self.audit_due or may_tighten(patch, self._program))
             if patch.writes_rules and not desired.sets:
                 await self.connections.end(self.sandbox.netns)
-        self._realized = after
+        self._realized = after if doubts == self._doubts else None
         return patch
 
     async def verify(self, program: Program | None, sets: Sets) -> list[str]:
@@ -273,7 +277,11 @@ class PodEnforcement:
         return bool(self._namespace)
 
     def doubt(self) -> None:
-        """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`."""
+        """What the namespace holds, and where, is not certain any more: look at it anew at the next `realize`.
+
+        Whoever is writing meanwhile goes on, and what he wrote is as doubtful.
+        """
+        self._doubts += 1
         self._realized = self._desired = None
         self._interface = None
         self.read_back.doubt()
