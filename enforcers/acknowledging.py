@@ -87,12 +87,10 @@ class Acknowledging:
     async def _audit(self, uids: Iterable[str]) -> None:
         node = self._node
         for uid in uids:
-            pod, program = node.pods.get(uid), node.program_of(uid)
-            if pod is None or program is None:
+            if (pod := node.pods.get(uid)) is None:
                 continue
-            pod.audit_due = False
             try:
-                await pod.audit(program, node.sets_of(program))
+                await pod.audit()
             except TROUBLE as error:
                 node.fail(uid, pod, error)
                 pod.audit_due = True

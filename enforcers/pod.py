@@ -107,6 +107,8 @@ class PodEnforcement:
         """Whether rules are being written where there were none, and the connections there are not all known yet."""
         self._program: Program | None = None
         self._desired: Desired | None = None
+        self._ground: Ground | None = None
+        """What connections are judged by; ``None``: there is nothing to judge them by."""
         self._realized: Realized | None = None
         self._interface: Interface | None = None
         self._shortfall = ""
@@ -141,15 +143,15 @@ class PodEnforcement:
         observed = None if known else await self._observe()
         if observed is not None:  # whoever wrote what is there may have ended before it judged the connections
             self.audit_due = bool(desired.sets)
+        self._ground = self.connections.ground(self.sandbox, program, sets) if program and desired.sets else None
         there = known if observed is None else observed
         assert there is not None
         self._beginning = bool(desired.sets) and (self._beginning or begins(desired, there.tables))
         obstacle = observed.obstacle if observed is not None and desired.sets else ""
         try:
             if self._beginning:
-                assert program is not None  # nothing else has sets
-                ground = self.connections.ground(self.sandbox, program, sets)
-                patch = await self._begin(ground, primed(desired, there.tables), desired, observed)
+                assert self._ground is not None  # it has sets
+                patch = await self._begin(self._ground, primed(desired, there.tables), desired, observed)
             else:
                 patch = await self._write(desired, sets, observed)
         except CommandFailed as error:  # the other family was written all the same
@@ -221,7 +223,7 @@ class PodEnforcement:
         Raises as `realize` does.
         """
         async with self._turn:
-            desired = self._desire(program)
+            desired = self._placed(program, self._interface)
             return list(map(str, await self._differences(realized(desired, sets), sets)))
 
     async def look(self, sets: Sets, *, with_sets: bool = True, doubt: bool = False) -> Look | None:
@@ -295,13 +297,18 @@ class PodEnforcement:
         """Wait until no thread works on the namespace, also for someone who gave up."""
         await self._netlink.idle()
 
-    async def audit(self, program: Program, sets: Sets) -> list[Cut]:
-        """Clear the mark of every connection that *program* does not allow, and look as `inspect` does.
+    async def audit(self) -> list[Cut]:
+        """Clear the mark of every connection that the rules do not allow, and look as `inspect` does.
 
+        By the program whose rules are there when its turn has come, and by the sets as they are then: who judged by
+        another one would cut what these have just let in. Where nothing is certain, it stays due.
         Raises `NoNamespace`, `NetlinkRefused`.
         """
         async with self._turn:
-            return await self.connections.audit(self.connections.ground(self.sandbox, program, sets))
+            if self._realized is None or self._ground is None:
+                return []
+            self.audit_due = False
+            return await self.connections.audit(self._ground)
 
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""

@@ -149,7 +149,7 @@ async def test_an_error_from_someone_allowed_heals_no_connection_that_was_cut(wo
     server = world.accept(listener)
     allowed[CLIENTS].change((), both("a"))
     await pod.realize(everything, allowed)
-    await pod.audit(everything, allowed)
+    await pod.audit()
     flow = (address("web", family), 80, address("a", family), client.getsockname()[1])
 
     for teller in ("b", "node"):

@@ -71,7 +71,7 @@ async def test_a_connection_through_a_sidecar_is_cut_as_any_other(world, family)
 
     allowed[CLIENTS].change((), both("a"))
     await pod.realize(ALLOW, allowed)
-    (cut,) = await pod.audit(ALLOW, allowed)
+    (cut,) = await pod.audit()
     client.sendall(b"after")
 
     assert cut.connection.original.destination_port == 80
@@ -167,7 +167,7 @@ async def test_whoever_else_marks_connections_keeps_the_own_bits_and_leaves_ours
 
     allowed[CLIENTS].change((), both("a"))
     await pod.realize(wanted, allowed)
-    await pod.audit(wanted, allowed)
+    await pod.audit()
 
     assert marks(world) == [THEIR_MARK]
 

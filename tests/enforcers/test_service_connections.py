@@ -137,11 +137,11 @@ async def test_a_first_rule_and_a_tightening_judge_the_endpoint_behind_the_servi
         for identity, wanted in members("a").items():
             held[identity].change(wanted.members, held[identity].members - wanted.members)
         await pod.realize(WANTED, held)
-        await pod.audit(WANTED, held)
+        await pod.audit()
         assert len(cuts) == forbidden
         with talks.counting(ingress=True, egress=True) as delivered:
             talks.await_news(ingress=True, egress=True)
-            assert await pod.audit(WANTED, held) == []
+            assert await pod.audit() == []
 
         assert talks.lost(ingress=True, egress=True) == {}
     assert len(delivered) == forbidden
