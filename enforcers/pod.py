@@ -40,6 +40,8 @@ from schemas import addresses
 from schemas.programs import Program
 from schemas.status import Difference, PodState
 
+PRIMING_SECONDS: Final = 1.0
+"""For some ten thousand connections."""
 _PLAIN: Final = re.compile(r"[\w.@-]+", re.ASCII)
 """Names of links: a Pod may have others, with which a rule means something else than the link of that name."""
 _log = structlog.get_logger("enforcers.pod")
@@ -105,6 +107,8 @@ class PodEnforcement:
         """Someone changed what is ours, and it was not put back yet."""
         self._beginning = False
         """Whether rules are being written where there were none, and the connections there are not all known yet."""
+        self._closed = False
+        """Whether rules that drop were all there once, and nobody has asked since that they go."""
         self._program: Program | None = None
         self._desired: Desired | None = None
         self._ground: Ground | None = None
@@ -151,7 +155,9 @@ class PodEnforcement:
         try:
             if self._beginning:
                 assert self._ground is not None  # it has sets
-                patch = await self._begin(self._ground, primed(desired, there.tables), desired, observed)
+                # What was closed is closed again at once: who was allowed has the mark since, and goes on.
+                first = desired if self._closed else primed(desired, there.tables)
+                patch = await self._begin(self._ground, first, desired, observed)
             else:
                 patch = await self._write(desired, sets, observed)
         except CommandFailed as error:  # the other family was written all the same
@@ -163,6 +169,7 @@ class PodEnforcement:
             raise Unenforceable(self.sandbox, obstacle)
         if desired.sets and (known is None or patch.writes_rules):  # what differs now someone else changed meanwhile
             await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, desired.tables))
+        self._closed = bool(desired.sets)
         self.tampered = self.tampered and known is not None and bool(desired.sets)
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
         if desired.sets and self._shortfall:
@@ -172,16 +179,20 @@ class PodEnforcement:
     async def _begin(self, ground: Ground, first: Desired, desired: Desired, observed: Observed | None) -> Patch:
         """Write rules where there were none; what is connected by then goes on, or is cut, as they say.
 
-        A Pod that runs already is tracked first, and nothing is dropped until all its connections are known. What came
-        up between the look and the rules is found after these.
+        A Pod that runs already is tracked first, and nothing is dropped until all its connections are known, or for
+        `PRIMING_SECONDS`: however many it has, and whatever hinders us to judge them, it does not stay open for that.
+        Those that are not known by then are served as soon as they are. What came up between the look and the rules is
+        found after these.
         """
-        patch, judged = Patch(), Judged()
-        if running := await self.connections.anything(self.sandbox):
+        patch, adopting = Patch(), None
+        if await self.connections.anything(self.sandbox):
             patch = await self._write(first, ground.sets, observed)
             observed = None
-            judged = await self.connections.adopt(ground)
+            adopting = self.connections.adopt(ground)
+            await asyncio.wait([adopting], timeout=PRIMING_SECONDS)
         patch = patch.followed_by(await self._write(desired, ground.sets, observed))
-        if running or await self.connections.anything(self.sandbox):
+        judged = await asyncio.shield(adopting) if adopting is not None else Judged()
+        if adopting is not None or await self.connections.anything(self.sandbox):
             judged = await self.connections.adopt(ground, judged)
         self._beginning = False
         self.connections.adopted(self.sandbox, judged)

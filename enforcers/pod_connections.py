@@ -1,5 +1,6 @@
 """The connections of one Pod: adopted when its rules begin, cut when these tighten, and told of."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,13 +35,15 @@ class PodConnections:
         self._mark = mark
         self._node_netns = node_netns
         self._cut = cut
-        self._unadopted = 0  # found no room in the table
+        self._unadopted = 0
 
     @property
     def problems(self) -> list[str]:
         """What is wrong though every rule stands."""
-        left = [f"{self._unadopted} connections were not adopted: its table was full"] if self._unadopted else []
-        return [*self.inspected.problems, *left]
+        if not self._unadopted:
+            return self.inspected.problems
+        left = f"{self._unadopted} connections were not adopted: its table was full, or they were too many"
+        return [*self.inspected.problems, left]
 
     def ground(self, sandbox: Sandbox, program: Program, sets: Sets) -> Ground:
         """What they are judged by."""
@@ -52,9 +55,12 @@ class PodConnections:
             return False
         return await self._netlink.use(lambda netlink: judging.anything(netlink, sandbox))
 
-    async def adopt(self, ground: Ground, before: Judged | None = None) -> Judged:
-        """Give each the entry and the mark that it should have; what was found *before* is counted in."""
-        return await self._netlink.use(lambda netlink: judging.adopt(netlink, ground, before))
+    def adopt(self, ground: Ground, before: Judged | None = None) -> "asyncio.Future[Judged]":
+        """Give each the entry and the mark that it should have; what was found *before* is counted in.
+
+        It takes a thread as long as there are connections. Nobody else has to wait for that, nor do the rules.
+        """
+        return self._netlink.aside(lambda netlink: judging.adopt(netlink, ground, before))
 
     def adopted(self, sandbox: Sandbox, judged: Judged) -> None:
         """Rules have begun to drop, and this became of who was connected."""
@@ -90,4 +96,4 @@ class PodConnections:
                 connections=len(judged.unknown),
             )
         if judged.left:
-            _log.warning("connections not adopted: their table is full", pod=pod, connections=judged.left)
+            _log.warning("connections not adopted: no room, or too many", pod=pod, connections=judged.left)

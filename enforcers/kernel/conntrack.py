@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,11 +15,13 @@ from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkS
 from schemas import addresses
 from schemas.addresses import UDP
 
+EVERY: Final = sys.maxsize
 LOOPBACKS: Final = (b"\x7f\0\0\1", bytes(15) + b"\1")
 
 
-def marked(netlink: NetlinkSocket, bits: int) -> list[Connection]:
-    """Every connection in the socket's namespace that has all *bits* in its mark; 0: every connection.
+def marked(netlink: NetlinkSocket, bits: int, *, most: int = EVERY) -> list[Connection]:
+    """Every connection in the socket's namespace that has all *bits* in its mark, 0: every connection; not more than
+    *most*.
 
     Raises `NetlinkRefused`. Blocks the caller: some milliseconds for the walk, some microseconds per entry. A namespace
     that has none, as a new Pod's, costs no walk.
@@ -27,8 +30,8 @@ def marked(netlink: NetlinkSocket, bits: int) -> list[Connection]:
         return []
     found: list[Connection] = []
     # Both families at once: all namespaces share one table, and a dump walks the whole of it.
-    for _, body in netlink.dump(connections.dump_request(socket.AF_UNSPEC, bits)):
-        connection = connections.parse(body)
+    for _, body in netlink.stream(connections.dump_request(socket.AF_UNSPEC, bits)):
+        connection = connections.parse(body) if len(found) < most else None
         if connection is not None and connection.mark & bits == bits:
             found.append(connection)
     return found

@@ -5,7 +5,8 @@ Everything here but `fresh` blocks for milliseconds, and belongs into a thread. 
 
 import errno
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,8 @@ from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
 from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Program
 
+MOST: Final = 1 << 16
+"""Connections that are adopted: some 0.1 ms each."""
 ROUNDS: Final = 8
 """Each looks anew; a packet may undo what one did, but not without end: a connection whose entry stands right keeps
 it."""
@@ -37,7 +40,7 @@ class Judged(msgspec.Struct, frozen=True):
     adopted: int = 0
     """Entries made or marked for connections that are allowed."""
     left: int = 0
-    """Entries that could not be made any more: their table is full."""
+    """Entries that were not made: their table is full, or they were too many."""
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +60,11 @@ def fresh(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
 
 def anything(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
     """Whether something may be connected in the Pod's namespace."""
-    return bool(conntrack.usage(netlink)[0]) or adopting.anything(Seen([], sockets(sandbox.netns), _addresses(sandbox)))
+    if conntrack.usage(netlink)[0]:
+        return True
+    own = _addresses(sandbox)
+    with closing(sockets(sandbox.netns)) as found:
+        return any(adopting.anything(Seen([], [each], own)) for each in found)
 
 
 def audit(netlink: NetlinkSocket, ground: Ground) -> Judged:
@@ -74,16 +81,22 @@ def audit(netlink: NetlinkSocket, ground: Ground) -> Judged:
 def adopt(netlink: NetlinkSocket, ground: Ground, before: Judged | None = None) -> Judged:
     """Give every connection that is there the entry and the mark that it should have.
 
-    What a look *before* found is counted in.
+    What a look *before* found is counted in. A Pod may have as many as it likes, and nobody waits for the last of
+    a million: those beyond the `MOST` first are judged by their next packet.
     """
     cuts = {cut.connection.original: cut for cut in before.cuts} if before else {}
     adopted = before.adopted if before else 0
     unknown: list[Connection] = []
+    left = 0
     for _ in range(ROUNDS):
-        entries = conntrack.marked(netlink, 0)
-        seen = Seen(entries, sockets(ground.sandbox.netns), _addresses(ground.sandbox))
+        entries = conntrack.marked(netlink, 0, most=MOST)
+        with closing(sockets(ground.sandbox.netns)) as every:
+            seen = Seen(entries, list(islice(every, MOST)), _addresses(ground.sandbox))
+            left = sum(1 for _ in every)
         with _judge(ground, seen.addresses) as judge:
             plan = adopting.plan(seen, judge, ground.mark)
+        if left:  # an entry without a socket may be of one that was not looked at
+            plan.over.clear()
         cuts = {cut.connection.original: cut for cut in plan.cuts} | cuts
         unknown = plan.unknown
         if not plan:
@@ -97,8 +110,8 @@ def adopt(netlink: NetlinkSocket, ground: Ground, before: Judged | None = None) 
             except NetlinkRefused as error:
                 if error.number != errno.ENOMEM:
                     raise
-                return Judged(list(cuts.values()), unknown, adopted, left=len(plan.make) - number)
-    return Judged(list(cuts.values()), unknown, adopted)
+                return Judged(list(cuts.values()), unknown, adopted, left=left + len(plan.make) - number)
+    return Judged(list(cuts.values()), unknown, adopted, left)
 
 
 def _addresses(sandbox: Sandbox) -> dict[bytes, bool]:

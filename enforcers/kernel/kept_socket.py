@@ -23,6 +23,7 @@ class KeptSocket:
         self._socket: NetlinkSocket | None = None
         self._using: asyncio.Future[Any] | None = None
         """The newest work on the socket by a thread."""
+        self._aside: set[asyncio.Future[Any]] = set()
 
     def opened(self) -> NetlinkSocket:
         """The socket. Raises `NoNamespace`, also once it was closed for good."""
@@ -42,6 +43,28 @@ class KeptSocket:
             self.let_go()
             raise
 
+    def aside(self, work: Callable[[NetlinkSocket], T]) -> "asyncio.Future[T]":
+        """Let a thread do long *work* with a socket of its own, while others go on with the kept one."""
+        if self._closed:
+            raise NoNamespace(self._path)
+
+        def do() -> T:
+            netlink = NetlinkSocket(self._path, NETLINK_NETFILTER)
+            try:
+                return work(netlink)
+            finally:
+                netlink.close_behind()
+
+        begun = asyncio.get_running_loop().run_in_executor(None, do)
+        self._aside.add(begun)
+        begun.add_done_callback(self._end_aside)
+        return begun
+
+    def _end_aside(self, ended: "asyncio.Future[Any]") -> None:
+        self._aside.discard(ended)
+        if not ended.cancelled():
+            ended.exception()  # looked at, where whoever began it has given up
+
     def let_go(self) -> None:
         """Close it; the next use opens another one."""
         netlink, self._socket = self._socket, None
@@ -59,5 +82,5 @@ class KeptSocket:
 
     async def idle(self) -> None:
         """Wait until no thread works on the namespace, also for someone who gave up."""
-        if self._using is not None:
-            await asyncio.wait([self._using])
+        if working := [*self._aside, *([self._using] if self._using is not None else [])]:
+            await asyncio.wait(working)

@@ -1,6 +1,7 @@
 """The sockets of one namespace: who is connected to whom, and what listens."""
 
 import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
@@ -30,17 +31,15 @@ def any_sockets(path: Path) -> bool:
     return inside(path, count) > 0
 
 
-def sockets(path: Path) -> list[Socket]:
+def sockets(path: Path) -> Generator[Socket]:
     """Every TCP and UDP socket in the namespace *path*, of both families.
 
     Raises `NoNamespace`, `NetlinkRefused`. Blocks the caller: a millisecond for the walk, microseconds per socket.
     """
-    found: list[Socket] = []
     with NetlinkSocket(path, NETLINK_SOCK_DIAG) as netlink:
         for protocol in PROTOCOLS:
             for request in socket_diagnosis.dump_requests(protocol):
-                for _, body in netlink.dump(request):
+                for _, body in netlink.stream(request):
                     one = socket_diagnosis.parse(protocol, body)
                     if one is not None:
-                        found.append(one)
-    return found
+                        yield one

@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -132,17 +133,33 @@ class NetlinkSocket:
         raise NetlinkRefused(errno.EAGAIN, f"what is listed changed during each of {DUMP_ATTEMPTS} listings")
 
     def _dump(self, message: bytes) -> tuple[list[tuple[int, bytes]], bool]:
-        self.socket.send(message)
         listed: list[tuple[int, bytes]] = []
         whole = True
+        for data in self._listing(message):
+            whole = whole and not interrupted(data)
+            listed += _listed(data)
+        return listed, whole
+
+    def stream(self, message: bytes) -> Iterator[tuple[int, bytes]]:
+        """As `dump`, one by one, for what may be long: nothing is kept, and it may change meanwhile.
+
+        It has to be read to its end before anything else is asked.
+        """
+        for data in self._listing(message):
+            yield from _listed(data)
+
+    def _listing(self, message: bytes) -> Iterator[bytes]:
+        """The datagrams that answer a dump request."""
+        self.socket.send(message)
         while True:
             data = self.receive()
-            whole = whole and not interrupted(data)
+            yield data
             for kind, body in messages(data):
-                if kind == DONE:
-                    if number := error_number(body):
-                        raise NetlinkRefused(number)
-                    return listed, whole
-                if kind == ERROR and (number := error_number(body)):
+                if kind in (DONE, ERROR) and (number := error_number(body)):
                     raise NetlinkRefused(number)
-                listed.append((kind, body))
+                if kind == DONE:
+                    return
+
+
+def _listed(data: bytes) -> list[tuple[int, bytes]]:
+    return [(kind, body) for kind, body in messages(data) if kind not in (DONE, ERROR)]
