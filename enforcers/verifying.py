@@ -18,6 +18,7 @@ from enforcers.core.verification import of_set, of_table, suspicious
 from enforcers.kernel import rules
 from enforcers.kernel.addressing import place
 from enforcers.kernel.rules import RulesRead
+from enforcers.kernel.set_backends import listed as listing
 from enforcers.kernel.sockets import NetlinkSocket
 from enforcers.runtimes.runtime import Sandbox
 from schemas.status import Difference, DriftKind
@@ -73,8 +74,8 @@ class ReadBack:
 
         Raises `NetlinkRefused`. Blocks: some 30 ns per member that did not change.
         """
-        listed = set_listing.by_name(body for _, body in netlink.dump(ipset.listing_query()))
         names = {set_name(identity, family): identity for identity in versions for family in FAMILIES}
+        listed = set_listing.by_name(listing(netlink, names))
         self._listed = {name: each.digest for name, each in listed.items() if name in names}
         self._sets = {name: right for name, right in self._sets.items() if name in names}
         unknown = {

@@ -10,6 +10,9 @@ from enforcers.kernel import conntrack
 from enforcers.kernel.sockets import NetlinkSocket
 
 NEARLY_FULL: Final = 0.9
+RULES: Final = 1 << 14
+NAMED: Final = 4
+"""Rules that are looked at, and those that are named: a Pod may have any number, and others want to be heard too."""
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -22,6 +25,9 @@ class Inspection(msgspec.Struct, frozen=True):
     mark_rules: tuple[MarkRule, ...] = ()
     """Foreign rules that may change our bit of a connection's mark."""
 
+    rules: int = 0
+    """Everybody's, in all tables."""
+
     @property
     def share(self) -> float:
         """How full its table is, from 0 to 1."""
@@ -33,6 +39,8 @@ class Inspection(msgspec.Struct, frozen=True):
             f"a rule in table {each.table}, chain {each.chain} writes to the bit of the connection mark that is ours"
             for each in self.mark_rules
         ]
+        if self.rules > RULES:
+            found.append(f"of its {self.rules} rules the first {RULES} were looked at for who else writes to our bit")
         if self.share >= NEARLY_FULL:
             found.append(f"its connection table holds {self.connections} of at most {self.limit}")
         return found
@@ -43,6 +51,10 @@ def inspect(netlink: NetlinkSocket, bits: int) -> Inspection:
 
     Raises `NetlinkRefused`. Blocks for some microseconds per rule; rules of iptables-legacy are not seen.
     """
-    rules = (rule_listing.parse(body) for _, body in netlink.dump(rule_listing.dump_request()))
-    meddling = dict.fromkeys(rule for rule in rules if rule is not None and rule.bits & bits)
-    return Inspection(*conntrack.usage(netlink), tuple(meddling))
+    meddling: dict[MarkRule, None] = {}
+    number = 0
+    for number, (_, body) in enumerate(netlink.stream(rule_listing.dump_request()), 1):
+        rule = rule_listing.parse(body) if number <= RULES and len(meddling) < NAMED else None
+        if rule is not None and rule.bits & bits:
+            meddling[rule] = None
+    return Inspection(*conntrack.usage(netlink), tuple(meddling), rules=number)

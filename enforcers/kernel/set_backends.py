@@ -7,7 +7,7 @@ kernel with, so it is also what netlink is compared with.
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -57,7 +57,7 @@ class SetBackend(Protocol):
         ...
 
     async def read(self) -> ObservedSets:
-        """What there is of ours."""
+        """What there is of ours. Whatever else there is, and however much of it, is not read."""
         ...
 
 
@@ -108,10 +108,11 @@ class NetlinkSets:
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
+                await asyncio.sleep(0)  # there may be thousands, of whoever called them so
                 return
 
     async def read(self) -> ObservedSets:
-        return ipset.read_listing(body for _, body in self._opened().dump(ipset.listing_query()))
+        return ipset.read_listing(listed(self._opened()))
 
     async def _fill(self, whole: Contents, name: str) -> None:
         (answer,) = self._ask(ipset.revision_query(whole.id, whole.family), f"tell of {TYPES[kind(whole.id)]}")
@@ -141,6 +142,22 @@ class NetlinkSets:
         except NetlinkRefused as error:
             reason = ipset.REASONS.get(error.number) or os.strerror(error.number)
             raise NetlinkRefused(error.number, f"to {doing}: {reason}") from None
+
+
+def listed(netlink: NetlinkSocket, wanted: Container[str] | None = None) -> Iterator[bytes]:
+    """What is listed of our sets: of all the header, of those *wanted*, by default all, the members.
+
+    Others' sets may hold any number of them, and so may one that is only called like ours. Raises `NetlinkRefused`.
+    """
+    headers = ipset.headers_of_ours(body for _, body in netlink.dump(ipset.headers_query()))
+    for name, (header, sound) in headers.items():
+        yield header
+        if sound and (wanted is None or name in wanted):
+            try:
+                yield from (body for _, body in netlink.stream(ipset.listing_query(name)))
+            except NetlinkRefused as error:
+                if error.number != errno.ENOENT:  # it went meanwhile
+                    raise
 
 
 class RestoreSets:

@@ -27,6 +27,8 @@ BUFFER_BYTES: Final = 8 << 20
 ANSWER_SECONDS: Final = 5.0
 """The kernel answers within microseconds; only a kernel that is stuck takes longer."""
 DUMP_ATTEMPTS: Final = 20
+MOST_LISTED: Final = 1 << 16
+"""A Pod may have as many rules and chains as it likes, and we have not the memory for them."""
 
 
 class NetlinkRefused(Exception):
@@ -125,7 +127,10 @@ class NetlinkSocket:
                         refused = number, sequence
 
     def dump(self, message: bytes) -> list[tuple[int, bytes]]:
-        """Send a dump request and return all that it lists, as it was at one moment. Raises `NetlinkRefused`."""
+        """Send a dump request and return all that it lists, as it was at one moment.
+
+        Raises `NetlinkRefused`, also where that is more than `MOST_LISTED`: close the socket then.
+        """
         for _ in range(DUMP_ATTEMPTS):
             listed, whole = self._dump(message)
             if whole:
@@ -138,6 +143,8 @@ class NetlinkSocket:
         for data in self._listing(message):
             whole = whole and not interrupted(data)
             listed += _listed(data)
+            if len(listed) > MOST_LISTED:
+                raise NetlinkRefused(errno.E2BIG, f"to be listed in one piece: there are more than {MOST_LISTED}")
         return listed, whole
 
     def stream(self, message: bytes) -> Iterator[tuple[int, bytes]]:

@@ -10,11 +10,13 @@ from enforcers.core.layout import TABLE
 from enforcers.core.netlink import nftables, transaction
 from enforcers.core.netlink.messages import attribute
 from enforcers.core.netlink.transaction import NEW_CHAIN, NEW_TABLE, Step
-from enforcers.kernel.set_backends import RestoreSets
-from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
+from enforcers.kernel import inspecting
+from enforcers.kernel import sockets as kernel_sockets
+from enforcers.kernel.set_backends import RestoreSets, listed
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 from enforcers.pod import Unenforceable
 from tests.components.presence import missing
-from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, sets
+from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, enforced, pod_of, sets
 
 pytestmark = pytest.mark.netns
 
@@ -103,3 +105,60 @@ def test_the_name_of_whoever_changes_rules_harms_no_terminal():
     told = attribute(1, bytes((0, 0, 0, 7))) + attribute(3, b"\x1b[2J\xffnft\0")
 
     assert nftables.parse_generation(bytes(4) + told).process == r"\x1b[2J\\xffnft"
+
+
+async def test_others_sets_are_not_read_however_much_they_hold(world):
+    """The kernel keeps 65,536 addresses in 8 kB, and would list them in 900 kB: cheap for a Pod."""
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    ranges = "".join(f"create other{number} bitmap:ip range 10.0.0.0/16\n" for number in range(20))
+    full = "".join(f"add other{number} 10.0.0.0-10.0.255.255\n" for number in range(20))
+    world.command("web", "ipset", "restore", text=ranges + full)
+    with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
+        read = sum(map(len, listed(netlink)))
+
+    assert read < 4096
+    assert (await pod.look(sets(clients=both("a")))).differences == ()
+
+
+async def test_what_is_in_the_place_of_a_set_of_ours_is_not_read_either(world):
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    name = f"ew-{CLIENTS}-4"
+    world.command("web", "ipset", "create", "longer", "hash:ip", "maxelem", "2000000")
+    world.command("web", "ipset", "restore", text="add longer 10.0.0.0/20\n")
+    world.command("web", "ipset", "swap", "longer", name)
+    with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
+        assert sum(map(len, listed(netlink))) < 4096
+
+    (difference,) = (await pod.look(sets(clients=both("a")), doubt=True)).differences
+    assert difference.after == "another set of that name"
+    await pod.realize(ALLOW, sets(clients=both("a")))
+    assert world.command("web", "ipset", "list", name).count("10.77.1.3") == 1
+
+
+async def test_more_rules_than_anybody_can_keep_are_an_error_of_their_pod_and_rules_stand(world, monkeypatch):
+    monkeypatch.setattr(kernel_sockets, "MOST_LISTED", 100)
+    world.listen("web", 80)
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    flood = "".join(f"-A OUTPUT -d 10.9.0.{number} -j ACCEPT\n" for number in range(101))
+    world.command("web", "iptables-nft-restore", "--noflush", text=f"*mangle\n{flood}COMMIT\n")
+
+    with pytest.raises(NetlinkRefused, match="more than 100"):
+        await pod.look(sets(clients=both("a")))
+    await pod.audit()
+
+    assert (world.reaches("a", "web", 80), world.reaches("b", "web", 80)) == (True, False)
+    world.command("web", "iptables-nft", "-t", "mangle", "-F", "OUTPUT")
+    assert (await pod.look(sets(clients=both("a")))).differences == ()
+
+
+async def test_who_writes_to_our_bit_is_sought_among_so_many_rules_and_not_more(world, monkeypatch):
+    monkeypatch.setattr(inspecting, "RULES", 50)
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    flood = "-A OUTPUT -j CONNMARK --set-mark 1\n" * 60
+    world.command("web", "iptables-nft-restore", "--noflush", text=f"*mangle\n{flood}COMMIT\n")
+
+    await pod.inspect()
+
+    meddling, uncertain = pod.problems
+    assert "writes to the bit" in meddling
+    assert "the first 50 were looked at" in uncertain

@@ -32,6 +32,7 @@ SETNAME2: Final = 3
 INITVAL, HASHSIZE, MAXELEM, BUCKETSIZE, ELEMENTS, REFERENCES, MEMSIZE = 17, 18, 19, 21, 24, 25, 26
 PLAIN: Final = {INITVAL, HASHSIZE, MAXELEM, BUCKETSIZE, ELEMENTS, REFERENCES, MEMSIZE}
 """What is told of any set. Whatever else is told (a timeout, a mask, counters) we did not ask for."""
+HEADERS: Final = attribute(FLAGS | BIG_ENDIAN, struct.pack(">I", HEADERS_ONLY))
 FAMILY_NUMBERS: Final[dict[Family, int]] = {4: 2, 6: 10}
 """NFPROTO_IPV4, NFPROTO_IPV6."""
 
@@ -97,7 +98,7 @@ def destroy(name: str) -> bytes:
 def numbers_query() -> bytes:
     """Ask for all sets without their members."""
     head = struct.pack("=BBH", FAMILY_NUMBERS[4], 0, 0) + attribute(PROTOCOL, bytes((NUMBERING_VERSION,)))
-    return message(LIST, REQUEST | DUMP, head + attribute(FLAGS | BIG_ENDIAN, struct.pack(">I", HEADERS_ONLY)))
+    return message(LIST, REQUEST | DUMP, head + HEADERS)
 
 
 def read_numbers(bodies: Iterable[bytes]) -> dict[str, int]:
@@ -110,19 +111,38 @@ def read_numbers(bodies: Iterable[bytes]) -> dict[str, int]:
     }
 
 
-def listing_query() -> bytes:
-    """Ask for all sets with their members."""
-    return message(LIST, REQUEST | DUMP, _head(4))
+def headers_query() -> bytes:
+    """Ask for all sets: what they are and how many members they have."""
+    return message(LIST, REQUEST | DUMP, _head(4) + HEADERS)
+
+
+def listing_query(name: str) -> bytes:
+    """Ask for one set with its members."""
+    return message(LIST, REQUEST | DUMP, _head(4, name))
+
+
+def headers_of_ours(bodies: Iterable[bytes]) -> dict[str, tuple[bytes, bool]]:
+    """Of what is listed, by name what is ours, and whether it is as we create it: then it has an end."""
+    found: dict[str, tuple[bytes, bool]] = {}
+    for body in bodies:
+        parts = dict(attributes(body[4:]))
+        if layout.is_set_name(name := _name(parts)):
+            key = layout.parse_set_name(name)
+            found[name] = body, key is not None and _is_sound(*key, parts)
+    return found
 
 
 def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
-    """What of the listed sets is ours. A long one is listed in pieces, of which only the first describes it."""
+    """What of the listed sets is ours. A long one is listed in pieces, of which only the first describes it.
+
+    Of those of which only the header is given, that they are there.
+    """
     members: dict[tuple[str, Family], set[bytes]] = {}
     misshapen: set[tuple[str, Family]] = set()
     leftovers: list[str] = []
     for body in bodies:
         parts = dict(attributes(body[4:]))
-        name = parts.get(SETNAME, b"").rstrip(b"\0").decode(errors="replace")
+        name = _name(parts)
         if not layout.is_set_name(name):
             continue
         key = layout.parse_set_name(name)
@@ -139,6 +159,17 @@ def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
         except ValueError:  # no kind of ours, or no member of ours
             misshapen.add(key)
     return ObservedSets.of(members, misshapen, leftovers)
+
+
+def _name(told: dict[int, bytes]) -> str:
+    return told.get(SETNAME, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _is_sound(identity: str, family: Family, header: dict[int, bytes]) -> bool:
+    try:
+        return _is_ours(identity, family, header)
+    except ValueError:  # no kind of ours
+        return False
 
 
 def _is_ours(identity: str, family: Family, header: dict[int, bytes]) -> bool:
