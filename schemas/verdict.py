@@ -13,6 +13,7 @@ import msgspec
 from schemas import sets
 from schemas.addresses import ECHO, ICMPV6
 from schemas.programs import Denial, Direction, PortRange, Program, Rule, denial_id
+from schemas.sets import SetKind
 
 Members = Callable[[str], Collection[bytes]]
 """The members of a set by id; empty for a set that does not exist."""
@@ -100,7 +101,7 @@ def judge_ingress(program: Program | None, flow: Flow, members: Members, node: C
         return INFRASTRUCTURE
     if flow.source in node:
         return OWN_NODE
-    return judge_rules(program.ingress, flow.source, flow, members)
+    return judge_rules(program.ingress, flow.source, flow, members, node)
 
 
 def judge_egress(program: Program | None, flow: Flow, members: Members, node: Collection[bytes] = ()) -> Judgement:
@@ -112,10 +113,10 @@ def judge_egress(program: Program | None, flow: Flow, members: Members, node: Co
     if flow.protocol == ICMPV6 and flow.port in NEIGHBOUR_TYPES:
         return INFRASTRUCTURE
     direction = program.egress
-    if (virtual := direction.virtual) is not None and (
-        _holds(virtual.addresses, flow.destination, flow, members) or _has_door(virtual.ports, flow, members, node)
+    if (virtual := direction.virtual) is not None and any(
+        _holds(identity, flow.destination, flow, members, node) for identity in (virtual.addresses, virtual.ports)
     ):
-        if any(_has_door(identity, flow, members, node) for identity in virtual.allowed):
+        if any(_holds(identity, flow.destination, flow, members, node) for identity in virtual.allowed):
             return VIRTUAL_ALLOWED
         return _blocked(Reason.VIRTUAL, Denial.VIRTUAL, direction)
     return judge_endpoint(direction, flow, members, node)
@@ -125,22 +126,24 @@ def judge_endpoint(direction: Direction, flow: Flow, members: Members, node: Col
     """Judge *flow*, whose destination is surely no virtual address, by the egress *direction*."""
     if direction.own_node and flow.destination in node:
         return OWN_NODE
-    return judge_rules(direction, flow.destination, flow, members)
+    return judge_rules(direction, flow.destination, flow, members, node)
 
 
-def judge_rules(direction: Direction, peer: bytes, flow: Flow, members: Members) -> Judgement:
-    """Judge *flow* by a direction's rules alone: *peer* is neither the own node nor a virtual address."""
+def judge_rules(
+    direction: Direction, peer: bytes, flow: Flow, members: Members, node: Collection[bytes] = ()
+) -> Judgement:
+    """Judge *flow* by a direction's rules alone: *peer* does not pass as the own node, and is no virtual address."""
     for rule in direction.rules:
-        if _matches(rule, peer, flow, members):
+        if _matches(rule, peer, flow, members, node):
             return Judgement(verdict=Verdict.ALLOWED, reason=Reason.RULE, rule=rule.id, policy=rule.policy)
     return _blocked(Reason.NO_RULE, Denial.DEFAULT, direction)
 
 
-def _matches(rule: Rule, peer: bytes, flow: Flow, members: Members) -> bool:
+def _matches(rule: Rule, peer: bytes, flow: Flow, members: Members, node: Collection[bytes]) -> bool:
     """Echo requests follow the peers: where any port is open to someone, so is the question whether the Pod lives."""
     if rule.ports is not None and not is_echo(flow) and not any(_covers(ports, flow) for ports in rule.ports):
         return False
-    return rule.sets is None or any(_holds(identity, peer, flow, members) for identity in rule.sets)
+    return rule.sets is None or any(_holds(identity, peer, flow, members, node) for identity in rule.sets)
 
 
 def is_echo(flow: Flow) -> bool:
@@ -152,15 +155,13 @@ def _covers(ports: PortRange, flow: Flow) -> bool:
     return ports.protocol == flow.protocol and ports.first <= flow.port <= ports.last
 
 
-def _holds(identity: str, peer: bytes, flow: Flow, members: Members) -> bool:
-    return sets.contains(sets.kind_of(identity), members(identity), peer, flow.protocol, _port(flow))
-
-
-def _has_door(identity: str, flow: Flow, members: Members, node: Collection[bytes]) -> bool:
-    """Whether the tuples hold *flow*'s destination: by its address, or as one of the node's own."""
-    door = sets.endpoint(flow.destination, flow.protocol, _port(flow))
-    found = members(identity)
-    return door in found or (flow.destination in node and sets.here(door) in found)
+def _holds(identity: str, peer: bytes, flow: Flow, members: Members, node: Collection[bytes]) -> bool:
+    """Whether the set holds *peer*: by its address, of tuples also as one of the node's own."""
+    which, found = sets.kind_of(identity), members(identity)
+    if which is SetKind.TUPLES and peer in node:
+        door = sets.endpoint(peer, flow.protocol, _port(flow))
+        return door in found or sets.here(door) in found
+    return sets.contains(which, found, peer, flow.protocol, _port(flow))
 
 
 def _port(flow: Flow) -> int:
