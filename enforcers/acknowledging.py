@@ -10,10 +10,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from enforcers.local_node import TROUBLE, LocalNode
+from enforcers.pod import PodEnforcement
 from schemas.policy import Mark
 from streams.batches import Batches
 
 SECOND_AUDIT_SECONDS: Final = 0.15
+LATE_SECONDS: Final = 1.0
+LATE: Final = "its connections are still being judged"
+AGAIN_SECONDS: Final = 1.0
+"""Until a Pod whose connections could not be judged is written to anew."""
 ACKNOWLEDGE_SECONDS: Final = 0.1
 """At least this long between two acknowledgements: each walks the connection table once per Pod that was tightened."""
 
@@ -27,6 +32,8 @@ class Acknowledging:
         self.latencies: list[float] = []
         """Milliseconds from an event's observation to the kernel; whoever reports takes them away."""
         self._node = node
+        self._tasks: asyncio.TaskGroup | None = None
+        self._judging: dict[PodEnforcement, asyncio.Task[None]] = {}
         self._reached = asyncio.Condition()
         self._written: Batches[list[Mark]] = Batches(limit=1 << 20)  # of each round that ended
         self._again: Batches[str] = Batches(limit=1 << 20)
@@ -44,6 +51,7 @@ class Acknowledging:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._acknowledge_written(), name="acknowledge")
             tasks.create_task(self._audit_again(), name="audit again")
 
@@ -85,13 +93,37 @@ class Acknowledging:
             await self._audit(set(uids))
 
     async def _audit(self, uids: Iterable[str]) -> None:
+        """Judge the connections of Pods, each by itself, until nobody has ended for a while.
+
+        Who takes longer, since he has a million or somebody else is at work there, goes on, named as an exception.
+        """
+        node, begun = self._node, {uid: self._begin(uid) for uid in uids if uid in self._node.pods}
+        waiting = set(begun.values())
+        while waiting:
+            ended, waiting = await asyncio.wait(waiting, timeout=LATE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not ended:
+                break
+        for uid, task in begun.items():
+            if not task.done() and uid in node.pods:
+                node.failing[uid] = LATE
+
+    def _begin(self, uid: str) -> asyncio.Task[None]:
+        assert self._tasks is not None, "it runs"
+        pod = self._node.pods[uid]
+        if pod not in self._judging:
+            self._judging[pod] = self._tasks.create_task(self._judge(uid, pod), name=f"judge {pod.sandbox.name}")
+        return self._judging[pod]
+
+    async def _judge(self, uid: str, pod: PodEnforcement) -> None:
         node = self._node
-        for uid in uids:
-            if (pod := node.pods.get(uid)) is None:
-                continue
-            try:
-                await pod.audit()
-            except TROUBLE as error:
-                node.fail(uid, pod, error)
-                pod.audit_due = True
-                node.mark_dirty([uid])
+        try:
+            await pod.audit()
+        except TROUBLE as error:
+            node.fail(uid, pod, error)
+            pod.audit_due = True
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, node.mark_dirty, [uid])
+        finally:
+            del self._judging[pod]
+            if node.failing.get(uid) == LATE:
+                del node.failing[uid]
+                node.changed.set()

@@ -70,19 +70,19 @@ class PodConnections:
     async def audit(self, ground: Ground) -> list[Cut]:
         """Clear the mark of each that is not allowed, and look as `inspect` does."""
         judged, self.inspected = await self._netlink.use(
-            lambda netlink: (judging.audit(netlink, ground), inspect(netlink, self._mark))
+            lambda netlink: (judging.audit(netlink, ground), inspect(netlink, self._mark)), long=True
         )
         self._report(ground.sandbox, judged)
         return judged.cuts
 
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands."""
-        self.inspected = await self._netlink.use(lambda netlink: inspect(netlink, self._mark))
+        self.inspected = await self._netlink.use(lambda netlink: inspect(netlink, self._mark), long=True)
 
     async def end(self, path: Path) -> None:
         """Our rules have left the namespace, which *path* names."""
         self.inspected, self._unadopted = Inspection(), 0
-        await self._netlink.use(lambda netlink: conntrack.end(netlink, path, self._mark))
+        await self._netlink.use(lambda netlink: conntrack.end(netlink, path, self._mark), long=True)
 
     def _report(self, sandbox: Sandbox, judged: Judged) -> None:
         self._cut(sandbox, judged.cuts)

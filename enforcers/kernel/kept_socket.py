@@ -5,6 +5,7 @@ Until it is closed it also keeps the namespace's network alive, after its Pod is
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,9 @@ from enforcers.kernel.namespaces import NoNamespace
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 
 T = TypeVar("T")
+
+_long = ThreadPoolExecutor(4, thread_name_prefix="long-tables")
+"""Pods decide how long their tables are. Who walks a long one keeps nobody's short work waiting."""
 
 
 class KeptSocket:
@@ -33,9 +37,12 @@ class KeptSocket:
             self._socket = NetlinkSocket(self._path, NETLINK_NETFILTER)
         return self._socket
 
-    async def use(self, work: Callable[[NetlinkSocket], T]) -> T:
-        """Let a thread do *work*: a table may be long. A socket whose work was given up midway is not used again."""
-        using = asyncio.get_running_loop().run_in_executor(None, work, self.opened())
+    async def use(self, work: Callable[[NetlinkSocket], T], *, long: bool = False) -> T:
+        """Let a thread do *work*; *long*: among those that may take seconds.
+
+        A socket whose work was given up midway is not used again.
+        """
+        using = asyncio.get_running_loop().run_in_executor(_long if long else None, work, self.opened())
         self._using = using
         try:
             return await asyncio.shield(using)
@@ -55,7 +62,7 @@ class KeptSocket:
             finally:
                 netlink.close_behind()
 
-        begun = asyncio.get_running_loop().run_in_executor(None, do)
+        begun = asyncio.get_running_loop().run_in_executor(_long, do)
         self._aside.add(begun)
         begun.add_done_callback(self._end_aside)
         return begun

@@ -1,10 +1,13 @@
 """Realized means written, in both families: nothing is confirmed before, and what cannot be is named beside it."""
 
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from enforcers.kernel import judging
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, realized, running, told, until
 from tests.enforcers.pod_world import DENY, World
@@ -76,3 +79,28 @@ async def test_what_went_while_it_was_away_is_back_before_the_revision_is_confir
         await realized(again, 7)
         assert [world.rules(family=family) for family in (4, 6)] == before
         assert again.exceptions == ()
+
+
+async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exception_and_no_brake(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Every acknowledgement of its node would wait for a Pod that has a million."""
+    audit, go = judging.audit, threading.Event()
+
+    def slowly(*arguments: Any) -> judging.Judged:
+        assert go.wait(20)
+        return audit(*arguments)
+
+    monkeypatch.setattr(judging, "audit", slowly)
+    reader = Told(told(7, DENY, clients=set()))
+    try:
+        async with running(world, reader) as cven:
+            await realized(cven, 7)
+            assert [each.reason for each in cven.exceptions] == ["its connections are still being judged"]
+            reader.tell(told(8, complete=False, clients=set()))
+            await realized(cven, 8)
+
+            go.set()
+            await until("the exception to end", lambda: cven.exceptions == ())
+    finally:
+        go.set()
