@@ -9,7 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from enforcers.core.netlink.messages import DONE, ERROR, error_number, interrupted, messages, refused_sequence
+from enforcers.core.netlink.messages import (
+    DONE,
+    DUMP_INTERRUPTED,
+    ERROR,
+    error_number,
+    flagged_messages,
+    messages,
+    refused_sequence,
+)
 from enforcers.kernel.namespaces import inside
 
 NETLINK_ROUTE: Final = 0
@@ -136,9 +144,8 @@ class NetlinkSocket:
         listed: list[tuple[int, bytes]] = []
         whole = True
         while True:
-            data = self.receive()
-            whole = whole and not interrupted(data)
-            for kind, body in messages(data):
+            for kind, flags, body in flagged_messages(self.receive()):
+                whole = whole and not flags & DUMP_INTERRUPTED
                 if kind == DONE:
                     if number := error_number(body):
                         raise NetlinkRefused(number)
