@@ -6,7 +6,7 @@ import msgspec
 
 from enforcers.core.netlink import rule_listing
 from enforcers.core.netlink.rule_listing import MarkRule
-from enforcers.kernel import conntrack
+from enforcers.kernel import conntrack, rules
 from enforcers.kernel.sockets import NetlinkSocket
 
 NEARLY_FULL: Final = 0.9
@@ -21,6 +21,8 @@ class Inspection(msgspec.Struct, frozen=True):
     """How many may be; 0: unknown. From there on new connections are dropped by the kernel."""
     mark_rules: tuple[MarkRule, ...] = ()
     """Foreign rules that may change our bit of a connection's mark."""
+    generation: int = -1
+    """Number of the newest rule change by then."""
 
     @property
     def share(self) -> float:
@@ -38,11 +40,15 @@ class Inspection(msgspec.Struct, frozen=True):
         return found
 
 
-def inspect(netlink: NetlinkSocket, bits: int) -> Inspection:
-    """Look into the socket's namespace; *bits* of the mark are ours.
+def inspect(netlink: NetlinkSocket, bits: int, before: Inspection) -> Inspection:
+    """Look into the socket's namespace; *bits* of the mark are ours. Rules that did not change since the look *before*
+    are not read again.
 
     Raises `NetlinkRefused`. Blocks for some microseconds per rule; rules of iptables-legacy are not seen.
     """
-    rules = (rule_listing.parse(body) for _, body in netlink.dump(rule_listing.dump_request()))
-    meddling = dict.fromkeys(rule for rule in rules if rule is not None and rule.bits & bits)
-    return Inspection(*conntrack.usage(netlink), tuple(meddling))
+    usage, generation = conntrack.usage(netlink), rules.generation(netlink).number
+    if generation == before.generation:
+        return Inspection(*usage, before.mark_rules, generation)
+    listed = (rule_listing.parse(body) for _, body in netlink.dump(rule_listing.dump_request()))
+    meddling = dict.fromkeys(rule for rule in listed if rule is not None and rule.bits & bits)
+    return Inspection(*usage, tuple(meddling), generation)

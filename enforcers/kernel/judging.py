@@ -1,6 +1,6 @@
 """One Pod's connections, judged: those that a change forbids are cut, those from before its first rule are adopted.
 
-Everything here but `fresh` blocks for milliseconds, and belongs into a thread. Sets are read as they are by then.
+Everything here blocks, mostly for milliseconds, and belongs into a thread. Sets are read as they are by then.
 """
 
 import errno
@@ -50,14 +50,11 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     sets: Sets
 
 
-def fresh(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
-    """Whether nothing can be connected in the Pod's namespace, as the kernel counts: 0.2 ms, no walk."""
-    return not conntrack.usage(netlink)[0] and not any_sockets(sandbox.netns)
-
-
 def anything(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
-    """Whether something may be connected in the Pod's namespace."""
-    return bool(conntrack.usage(netlink)[0]) or adopting.anything(Seen([], sockets(sandbox.netns), _addresses(sandbox)))
+    """Whether something may be connected in the Pod's namespace. Of a fresh one the kernel's counts say so: no walk."""
+    if conntrack.usage(netlink)[0]:
+        return True
+    return any_sockets(sandbox.netns) and adopting.anything(Seen([], sockets(sandbox.netns), _addresses(sandbox)))
 
 
 def audit(netlink: NetlinkSocket, ground: Ground) -> Judged:
