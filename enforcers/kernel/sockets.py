@@ -28,6 +28,8 @@ RECEIVE_BYTES: Final = 1 << 16
 SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK: Final = 10
 """An error does not repeat the message that it is about, which may be longer than what is received at a time."""
+TRUNCATED: Final = int(socket.MSG_TRUNC)
+"""As a plain number: to ask an enum for a bit takes as long as to receive."""
 SO_RCVBUFFORCE: Final = 33
 SO_SNDBUFFORCE: Final = 32
 BUFFER_BYTES: Final = 8 << 20
@@ -91,7 +93,7 @@ class NetlinkSocket:
 
     def _receive(self) -> bytes:
         data, _, flags, _ = self.socket.recvmsg(RECEIVE_BYTES)
-        if flags & socket.MSG_TRUNC:
+        if flags & TRUNCATED:
             raise OSError(errno.EMSGSIZE, f"the kernel sent more than {RECEIVE_BYTES} bytes at once")
         return data
 
