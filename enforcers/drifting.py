@@ -66,7 +66,7 @@ class Drifting:
             except TROUBLE:  # whoever programs it says so
                 continue
             self._known[uid] = pod, number
-            self._suspect(uid)  # what happened before it had a number nobody heard
+            self._suspect(uid).unheard = True  # before it had a number
         self._uids = {number: uid for uid, (_, number) in self._known.items()}
 
     async def _hear(self) -> None:
@@ -81,7 +81,7 @@ class Drifting:
     def _take(self, heard: Changes) -> None:
         unheard = heard.lost or not heard.changes  # too many at once, or before it listened
         for uid in self._known if unheard else ():
-            self._suspect(uid)
+            self._suspect(uid).unheard = True
         for each in heard.changes:
             changed = self._uids.get(each.namespace, "")
             if changed and not is_covered(each.generation, self._known[changed][0].read_back.generation):
@@ -125,7 +125,9 @@ class Drifting:
         contest = node.tamperings.contest(uid)
         wait = contest.wait(now())
         try:
-            seen = await pod.look(node.all_sets, with_sets=suspicion.with_sets, doubt=not wait)
+            seen = await pod.look(
+                node.all_sets, with_sets=suspicion.with_sets, doubt=not wait, is_covered=suspicion.is_covered
+            )
         except TROUBLE as error:
             node.fail(uid, pod, error)
             node.mark_dirty([uid])

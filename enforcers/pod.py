@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ from enforcers.kernel.chain_backends import ChainBackend, ChainBackendName, Netl
 from enforcers.kernel.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
 from enforcers.kernel.namespaces import CommandFailed
+from enforcers.kernel.rules import RulesRead
 from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.pod_connections import CutSink, PodConnections
 from enforcers.runtimes.runtime import Sandbox
@@ -167,8 +168,10 @@ class PodEnforcement:
         if obstacle:
             self._realized = None
             raise Unenforceable(self.sandbox, obstacle)
-        if desired.sets and (known is None or patch.writes_rules):  # what differs now someone else changed meanwhile
+        if desired.sets and patch.writes_rules:  # what differs now someone else changed meanwhile
             await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, desired.tables))
+        elif desired.sets and observed is not None:
+            self.read_back.take(RulesRead(observed.generation, True, observed.tables), desired.tables)
         self._closed = bool(desired.sets)
         self.tampered = self.tampered and known is not None and bool(desired.sets)
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
@@ -237,10 +240,18 @@ class PodEnforcement:
             desired = self._placed(program, self._interface)
             return list(map(str, await self._differences(realized(desired, sets), sets)))
 
-    async def look(self, sets: Sets, *, with_sets: bool = True, doubt: bool = False) -> Look | None:
+    async def look(
+        self,
+        sets: Sets,
+        *,
+        with_sets: bool = True,
+        doubt: bool = False,
+        is_covered: Callable[[int], bool] = lambda right: False,
+    ) -> Look | None:
         """See what of ours is not as it was realized; ``None``: nothing is realized, so nothing can differ.
 
-        *with_sets*: also what the sets hold. *doubt*: the next `realize` puts right what differs.
+        *with_sets*: also what the sets hold. *doubt*: the next `realize` puts right what differs. *is_covered*: whether
+        there is no reason to look where rules are known to be right up to the change of that number.
         Raises `NoNamespace`, `NetlinkRefused`.
         """
         async with self._turn:
@@ -248,6 +259,8 @@ class PodEnforcement:
             if known is None or not known.versions:
                 return None
             right = self.read_back.generation
+            if is_covered(right):
+                return Look(right, right, ())
             differences = await self._differences(known, sets, with_sets=with_sets)
             if differences:
                 self.tampered = True
@@ -309,7 +322,7 @@ class PodEnforcement:
         await self._netlink.idle()
 
     async def audit(self) -> list[Cut]:
-        """Clear the mark of every connection that the rules do not allow, and look as `inspect` does.
+        """Clear the mark of every connection that the rules do not allow.
 
         By the program whose rules are there when its turn has come, and by the sets as they are then: who judged by
         another one would cut what these have just let in. Where nothing is certain, it stays due.

@@ -51,8 +51,6 @@ class PodConnections:
 
     async def anything(self, sandbox: Sandbox) -> bool:
         """Whether somebody may be connected; of a fresh Pod this is all that is asked."""
-        if judging.fresh(self._netlink.opened(), sandbox):
-            return False
         return await self._netlink.use(lambda netlink: judging.anything(netlink, sandbox))
 
     def adopt(self, ground: Ground, before: Judged | None = None) -> "asyncio.Future[Judged]":
@@ -68,16 +66,17 @@ class PodConnections:
         self._report(sandbox, judged)
 
     async def audit(self, ground: Ground) -> list[Cut]:
-        """Clear the mark of each that is not allowed, and look as `inspect` does."""
-        judged, self.inspected = await self._netlink.use(
-            lambda netlink: (judging.audit(netlink, ground), inspect(netlink, self._mark)), long=True
-        )
+        """Clear the mark of each that is not allowed. Where nothing is connected no thread is asked: 10 µs."""
+        if not conntrack.usage(self._netlink.opened())[0]:
+            return []
+        judged = await self._netlink.use(lambda netlink: judging.audit(netlink, ground), long=True)
         self._report(ground.sandbox, judged)
         return judged.cuts
 
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands."""
-        self.inspected = await self._netlink.use(lambda netlink: inspect(netlink, self._mark), long=True)
+        before = self.inspected
+        self.inspected = await self._netlink.use(lambda netlink: inspect(netlink, self._mark, before), long=True)
 
     async def end(self, path: Path) -> None:
         """Our rules have left the namespace, which *path* names."""

@@ -52,22 +52,28 @@ class ReadBack:
             for family, table in tables.items()
         }
 
+    def stands(self, netlink: NetlinkSocket, wanted: Mapping[Family, Table]) -> bool:
+        """Whether our rules were found to be as *wanted*, and none changed since: 10 µs. Raises `NetlinkRefused`."""
+        return self._wanted == wanted and rules.generation(netlink).number == self.generation
+
     def check_rules(self, netlink: NetlinkSocket, wanted: Mapping[Family, Table]) -> list[Difference]:
         """What of our rules is not as *wanted*. Raises `NetlinkRefused`. Blocks: 10 µs where no rule changed."""
         if self._wanted == wanted and rules.generation(netlink).number == self.generation:
             return []
         found = rules.read(netlink)
-        differences = self._compare(found, wanted)
+        differences = self.take(found, wanted)
         if differences and not found.settled:  # others write all the while: what is so twice is so
-            again = self._compare(rules.read(netlink), wanted)
+            again = self.take(rules.read(netlink), wanted)
             differences = [each for each in differences if each in again]
+        return differences
+
+    def take(self, found: RulesRead, wanted: Mapping[Family, Table]) -> list[Difference]:
+        """What of our rules as they were *found* is not as *wanted*; where nothing is, these are right from now on."""
+        tables = self.suspicious(found.tables)
+        differences = [each for family in FAMILIES for each in of_table(wanted[family], tables[family], family)]
         if not differences:
             self.generation, self._tables, self._wanted = found.generation, found.tables, wanted
         return differences
-
-    def _compare(self, found: RulesRead, wanted: Mapping[Family, Table]) -> list[Difference]:
-        tables = self.suspicious(found.tables)
-        return [each for family in FAMILIES for each in of_table(wanted[family], tables[family], family)]
 
     def read_sets(self, netlink: NetlinkSocket, versions: Mapping[str, int]) -> tuple[list[str], ObservedSets]:
         """Which of the sets in *versions* are not as they were last found right, and what these hold.

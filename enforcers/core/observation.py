@@ -72,6 +72,8 @@ class Observed(msgspec.Struct, frozen=True):
     """As in `ObservedSets`."""
     problems: tuple[str, ...] = ()
     """Of others' making, for people: what may decide about packets beside our rules."""
+    generation: int = -1
+    """Number of the newest rule change by then."""
 
     @property
     def obstacle(self) -> str:

@@ -43,7 +43,7 @@ ECHO_MATCHES: Final[dict[Family, str]] = {
     6: f"-p ipv6-icmp -m icmp6 --icmpv6-type {ECHO[ICMPV6]}",
 }
 REMEMBERED: Final = 1 << 14
-"""Rules whose digest is not computed again: most stand in many Pods, and each is asked for several times."""
+"""Rules whose comment is not made again: most stand in many Pods, and each is asked for several times."""
 
 
 class KernelRule(msgspec.Struct, frozen=True, gc=False):
@@ -58,7 +58,7 @@ class KernelRule(msgspec.Struct, frozen=True, gc=False):
     @property
     def comment(self) -> str:
         """``ew:<digest>:<id>``: what reads back unchanged and says whether the rule is the one we wrote."""
-        return f"{COMMENT}{_digest(self.match, self.target)}:{self.id}"
+        return _comment(self.match, self.target, self.id)
 
     def line(self, chain: str, command: str = "-A") -> str:
         parts = (command, chain, self.match, f'-m comment --comment "{self.comment}"', self.target)
@@ -66,8 +66,9 @@ class KernelRule(msgspec.Struct, frozen=True, gc=False):
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _digest(match: str, target: str) -> str:
-    return hashlib.blake2b(f"{match}\0{target}".encode(), digest_size=DIGEST_BYTES).hexdigest()
+def _comment(match: str, target: str, identity: str) -> str:
+    digest = hashlib.blake2b(f"{match}\0{target}".encode(), digest_size=DIGEST_BYTES).hexdigest()
+    return f"{COMMENT}{digest}:{identity}"
 
 
 class Chain(msgspec.Struct, frozen=True):

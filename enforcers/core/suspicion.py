@@ -12,6 +12,13 @@ class Suspicion:
         self.changes: list[Generation] = []
         self.with_sets = False
         """Whether it is time to read its sets as well: nobody tells of these."""
+        self.unheard = False
+        """Whether rules may have changed that nobody told of."""
+
+    def is_covered(self, right: int) -> bool:
+        """Whether nothing is left to look for where rules were right after the change numbered *right*, as mostly: it
+        was our own write that was heard."""
+        return not self.with_sets and not self.unheard and all(is_covered(change, right) for change in self.changes)
 
     def processes(self, right: int) -> tuple[str, ...]:
         """Who changed rules after the change numbered *right*, as ``name[pid]``; each once."""

@@ -3,10 +3,11 @@
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from enforcers.core.netlink import rule_listing
 from enforcers.core.netlink.rule_listing import MarkRule
-from enforcers.kernel import conntrack
+from enforcers.kernel import conntrack, rules
 from enforcers.kernel.sockets import NetlinkSocket
 
 NEARLY_FULL: Final = 0.9
@@ -24,9 +25,10 @@ class Inspection(msgspec.Struct, frozen=True):
     """How many may be; 0: unknown. From there on new connections are dropped by the kernel."""
     mark_rules: tuple[MarkRule, ...] = ()
     """Foreign rules that may change our bit of a connection's mark."""
-
     rules: int = 0
     """Everybody's, in all tables."""
+    generation: int = -1
+    """Number of the newest rule change by then."""
 
     @property
     def share(self) -> float:
@@ -46,15 +48,19 @@ class Inspection(msgspec.Struct, frozen=True):
         return found
 
 
-def inspect(netlink: NetlinkSocket, bits: int) -> Inspection:
-    """Look into the socket's namespace; *bits* of the mark are ours.
+def inspect(netlink: NetlinkSocket, bits: int, before: Inspection) -> Inspection:
+    """Look into the socket's namespace; *bits* of the mark are ours. Rules that did not change since the look *before*
+    are not read again.
 
     Raises `NetlinkRefused`. Blocks for some microseconds per rule; rules of iptables-legacy are not seen.
     """
+    usage, generation = conntrack.usage(netlink), rules.generation(netlink).number
+    if generation == before.generation:
+        return replace(before, connections=usage[0], limit=usage[1])
     meddling: dict[MarkRule, None] = {}
     number = 0
     for number, (_, body) in enumerate(netlink.stream(rule_listing.dump_request()), 1):
         rule = rule_listing.parse(body) if number <= RULES and len(meddling) < NAMED else None
         if rule is not None and rule.bits & bits:
             meddling[rule] = None
-    return Inspection(*conntrack.usage(netlink), tuple(meddling), rules=number)
+    return Inspection(*usage, tuple(meddling), number, generation)

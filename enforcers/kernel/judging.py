@@ -1,6 +1,6 @@
 """One Pod's connections, judged: those that a change forbids are cut, those from before its first rule are adopted.
 
-Everything here but `fresh` blocks for milliseconds, and belongs into a thread. Sets are read as they are by then.
+Everything here blocks, mostly for milliseconds, and belongs into a thread. Sets are read as they are by then.
 """
 
 import errno
@@ -53,15 +53,12 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     sets: Sets
 
 
-def fresh(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
-    """Whether nothing can be connected in the Pod's namespace, as the kernel counts: 0.2 ms, no walk."""
-    return not conntrack.usage(netlink)[0] and not any_sockets(sandbox.netns)
-
-
 def anything(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
-    """Whether something may be connected in the Pod's namespace."""
+    """Whether something may be connected in the Pod's namespace. Of a fresh one the kernel's counts say so: no walk."""
     if conntrack.usage(netlink)[0]:
         return True
+    if not any_sockets(sandbox.netns):
+        return False
     own = _addresses(sandbox)
     with closing(sockets(sandbox.netns)) as found:
         return any(adopting.anything(Seen([], [each], own)) for each in found)

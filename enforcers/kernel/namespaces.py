@@ -114,7 +114,8 @@ def _enter(handle: int, path: Path) -> None:
 def inside_each(work: Iterable[tuple[Path, Callable[[], T]]]) -> list[T]:
     """Do short *work* (namespace, function) in its namespaces, by one thread; return the results in order.
 
-    Blocks the caller for whatever the functions take. The first error ends it and is raised here.
+    Blocks the caller for whatever the functions take. The first error ends it and is raised here. The thread is the
+    caller's own, but for the main one, which must not leave: `HERE` is where that is.
     """
 
     def tour() -> list[T]:
@@ -128,7 +129,9 @@ def inside_each(work: Iterable[tuple[Path, Callable[[], T]]]) -> list[T]:
                 results.append(function())
         return results
 
-    return _quick.submit(tour).result()
+    if threading.current_thread() is threading.main_thread():
+        return _quick.submit(tour).result()
+    return tour()
 
 
 def inside(path: Path, function: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ import msgspec
 from enforcers.core.difference import Jump
 from enforcers.core.layout import FAMILIES, TABLE, Family
 from enforcers.core.netlink import nftables
-from enforcers.core.netlink.nftables import Generation
+from enforcers.core.netlink.nftables import Generation, NativeChain, NativeRule
 from enforcers.core.observation import ObservedTable, is_of_interest, observe_table
 from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
 
@@ -39,7 +39,7 @@ def read(netlink: NetlinkSocket) -> RulesRead:
     """
     for _ in range(READINGS):
         before = generation(netlink).number
-        tables = {family: _table(netlink, family) for family in FAMILIES}
+        tables = _tables(netlink)
         if settled := generation(netlink).number == before:
             break
     return RulesRead(before, settled, tables)
@@ -55,19 +55,26 @@ def remove(netlink: NetlinkSocket, jumps: Iterable[Jump]) -> None:
                 raise
 
 
-def _table(netlink: NetlinkSocket, family: Family) -> ObservedTable:
-    found = (nftables.parse_table(body) for _, body in _dump(netlink, nftables.GET_TABLE, family))
-    own = next(((handle, flags) for name, handle, flags in found if name == TABLE), None)
-    if own is None:
-        return ObservedTable()
-    chains = [nftables.parse_chain(body) for _, body in _dump(netlink, nftables.GET_CHAIN, family)]
-    rules = [
-        nftables.parse_rule(body)
-        for _, body in _dump(netlink, nftables.GET_RULE, family, TABLE)
-        if is_of_interest(nftables.chain_of(body))
-    ]
-    return observe_table(*own, [chain for table, chain in chains if table == TABLE], rules)
+def _tables(netlink: NetlinkSocket) -> dict[Family, ObservedTable]:
+    heads: dict[Family, tuple[int, int]] = {}
+    for body in _dump(netlink, nftables.dump_request(nftables.GET_TABLE)):
+        name, handle, flags = nftables.parse_table(body)
+        if name == TABLE and (family := nftables.family_of(body)):
+            heads[family] = handle, flags
+    chains: dict[Family, list[NativeChain]] = {family: [] for family in FAMILIES}
+    for body in _dump(netlink, nftables.dump_request(nftables.GET_CHAIN)) if heads else ():
+        table, chain = nftables.parse_chain(body)
+        if table == TABLE and (family := nftables.family_of(body)):
+            chains[family].append(chain)
+    return dict.fromkeys(FAMILIES, ObservedTable()) | {
+        family: observe_table(*head, chains[family], _rules(netlink, family)) for family, head in heads.items()
+    }
 
 
-def _dump(netlink: NetlinkSocket, kind: int, family: Family, table: str = "") -> list[tuple[int, bytes]]:
-    return netlink.dump(nftables.dump_request(kind, family, table))
+def _rules(netlink: NetlinkSocket, family: Family) -> list[NativeRule]:
+    listed = _dump(netlink, nftables.rules_request(family, TABLE))
+    return [rule for body in listed if (rule := nftables.parse_rule(body, is_of_interest))]
+
+
+def _dump(netlink: NetlinkSocket, request: bytes) -> list[bytes]:
+    return [body for _, body in netlink.dump(request)]

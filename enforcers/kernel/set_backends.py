@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from enforcers.core.difference import Contents, Membership
-from enforcers.core.layout import TEMPORARY, set_name
+from enforcers.core.layout import TEMPORARY, Family, set_name
 from enforcers.core.netlink import ipset
 from enforcers.core.observation import ObservedSets, parse_sets
 from enforcers.core.set_rendering import TYPES, change, creation, kind, shape
 from enforcers.kernel.namespaces import CommandFailed, run
 from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
+from schemas.sets import SetKind
 
 BackendName = Literal["netlink", "restore"]
 
@@ -66,6 +67,7 @@ class NetlinkSets:
 
     def __init__(self, opened: Callable[[], NetlinkSocket]) -> None:
         self._opened = opened
+        self._revisions: dict[tuple[SetKind, Family], int] = {}  # the kernel's newest of each type that was asked for
 
     async def create(self, wholes: Iterable[Contents]) -> None:
         for whole in wholes:
@@ -115,12 +117,16 @@ class NetlinkSets:
         return ipset.read_listing(listed(self._opened()))
 
     async def _fill(self, whole: Contents, name: str) -> None:
-        (answer,) = self._ask(ipset.revision_query(whole.id, whole.family), f"tell of {TYPES[kind(whole.id)]}")
-        self._ask(
-            ipset.create(whole.id, whole.family, len(whole.members), ipset.revision(answer), name=name),
-            f"create {name}",
-        )
+        revision = self._revision(whole)
+        self._ask(ipset.create(whole.id, whole.family, len(whole.members), revision, name=name), f"create {name}")
         await self._change(ipset.changes(whole.id, whole.family, whole.members, adding=True, name=name), name)
+
+    def _revision(self, whole: Contents) -> int:
+        which = kind(whole.id)
+        if (which, whole.family) not in self._revisions:
+            (answer,) = self._ask(ipset.revision_query(whole.id, whole.family), f"tell of {TYPES[which]}")
+            self._revisions[which, whole.family] = ipset.revision(answer)
+        return self._revisions[which, whole.family]
 
     async def _change(self, requests: Iterable[bytes], name: str) -> None:
         for request in requests:

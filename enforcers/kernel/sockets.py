@@ -10,7 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from enforcers.core.netlink.messages import DONE, ERROR, error_number, interrupted, messages, refused_sequence
+from enforcers.core.netlink.messages import (
+    DONE,
+    DUMP_INTERRUPTED,
+    ERROR,
+    error_number,
+    flagged_messages,
+    messages,
+    refused_sequence,
+)
 from enforcers.kernel.namespaces import inside
 
 NETLINK_ROUTE: Final = 0
@@ -21,6 +29,8 @@ RECEIVE_BYTES: Final = 1 << 16
 SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK: Final = 10
 """An error does not repeat the message that it is about, which may be longer than what is received at a time."""
+TRUNCATED: Final = int(socket.MSG_TRUNC)
+"""As a plain number: to ask an enum for a bit takes as long as to receive."""
 SO_RCVBUFFORCE: Final = 33
 SO_SNDBUFFORCE: Final = 32
 BUFFER_BYTES: Final = 8 << 20
@@ -86,7 +96,7 @@ class NetlinkSocket:
 
     def _receive(self) -> bytes:
         data, _, flags, _ = self.socket.recvmsg(RECEIVE_BYTES)
-        if flags & socket.MSG_TRUNC:
+        if flags & TRUNCATED:
             raise OSError(errno.EMSGSIZE, f"the kernel sent more than {RECEIVE_BYTES} bytes at once")
         return data
 
@@ -140,9 +150,10 @@ class NetlinkSocket:
     def _dump(self, message: bytes) -> tuple[list[tuple[int, bytes]], bool]:
         listed: list[tuple[int, bytes]] = []
         whole = True
-        for data in self._listing(message):
-            whole = whole and not interrupted(data)
-            listed += _listed(data)
+        for kind, flags, body in self._listing(message):
+            whole = whole and not flags & DUMP_INTERRUPTED
+            if kind != DONE:
+                listed.append((kind, body))
             if len(listed) > MOST_LISTED:
                 raise NetlinkRefused(errno.E2BIG, f"to be listed in one piece: there are more than {MOST_LISTED}")
         return listed, whole
@@ -152,21 +163,15 @@ class NetlinkSocket:
 
         It has to be read to its end before anything else is asked.
         """
-        for data in self._listing(message):
-            yield from _listed(data)
+        return ((kind, body) for kind, _, body in self._listing(message) if kind != DONE)
 
-    def _listing(self, message: bytes) -> Iterator[bytes]:
-        """The datagrams that answer a dump request."""
+    def _listing(self, message: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """(kind, flags, body) of each message that answers a dump request; the last one is DONE."""
         self.socket.send(message)
         while True:
-            data = self.receive()
-            yield data
-            for kind, body in messages(data):
+            for kind, flags, body in flagged_messages(self.receive()):
                 if kind in (DONE, ERROR) and (number := error_number(body)):
                     raise NetlinkRefused(number)
+                yield kind, flags, body
                 if kind == DONE:
                     return
-
-
-def _listed(data: bytes) -> list[tuple[int, bytes]]:
-    return [(kind, body) for kind, body in messages(data) if kind not in (DONE, ERROR)]

@@ -1,16 +1,16 @@
 """One namespace's rules and sets, read and written as a whole."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from enforcers.core.counting import parse_counters
 from enforcers.core.difference import Jump, Patch, compare, desire
-from enforcers.core.layout import FAMILIES, TABLE, Interface
+from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
 from enforcers.core.observation import Observed
 from enforcers.kernel import rules
 from enforcers.kernel.chain_backends import PREFIXES, ChainBackend
-from enforcers.kernel.legacy_tables import legacy_problems
+from enforcers.kernel.legacy_tables import legacy_problems, used_tables
 from enforcers.kernel.namespaces import run
 from enforcers.kernel.rules import RulesRead
 from enforcers.kernel.set_backends import SetBackend
@@ -21,15 +21,14 @@ from schemas.programs import Program
 
 async def observe(namespace: Path, sets: SetBackend) -> Observed:
     """Read what is there of ours. Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`."""
-    rules_read, found, problems = await asyncio.gather(
-        asyncio.to_thread(_read, namespace), sets.read(), legacy_problems(namespace)
-    )
-    return Observed(rules_read.tables, found.members, found.leftovers, problems)
+    (rules_read, legacy), found = await asyncio.gather(asyncio.to_thread(_read, namespace), sets.read())
+    problems = await legacy_problems(namespace, legacy)
+    return Observed(rules_read.tables, found.members, found.leftovers, problems, rules_read.generation)
 
 
-def _read(namespace: Path) -> RulesRead:
+def _read(namespace: Path) -> tuple[RulesRead, Mapping[Family, Sequence[str]]]:
     with NetlinkSocket(namespace, NETLINK_NETFILTER) as netlink:
-        return rules.read(netlink)
+        return rules.read(netlink), used_tables(namespace)
 
 
 async def write(namespace: Path, patch: Patch, sets: SetBackend, chains: ChainBackend) -> None:

@@ -16,17 +16,19 @@ TYPE_MASK: Final = 0x3FFF
 ERROR: Final = 2
 DONE: Final = 3
 HEADER: Final = struct.Struct("=IHHII")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+"""Made once: a table is thousands of them."""
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
+    return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(kind, payload) of each; a truncated one ends it."""
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
+    at, end, header = 0, len(data) - 4, _ATTRIBUTE.unpack_from
+    while at <= end:
+        length, kind = header(data, at)
         if length < 4:
             return
         yield kind & TYPE_MASK, data[at + 4 : at + length]
@@ -45,15 +47,11 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(kind, body) of each message in one datagram."""
-    return ((kind, body) for kind, _, body in _messages(data))
+    return ((kind, body) for kind, _, body in flagged_messages(data))
 
 
-def interrupted(data: bytes) -> bool:
-    """Whether a message of the datagram says that the listing it belongs to is not of one moment."""
-    return any(flags & DUMP_INTERRUPTED for _, flags, _ in _messages(data))
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def flagged_messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(kind, flags, body) of each message in one datagram."""
     at = 0
     while at + HEADER.size <= len(data):
         length, kind, flags, *_ = HEADER.unpack_from(data, at)

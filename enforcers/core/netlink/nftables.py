@@ -5,6 +5,7 @@ Source: Linux ``uapi/linux/netfilter/nf_tables.h``. iptables-nft keeps a rule's 
 
 import hashlib
 import struct
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -20,9 +21,13 @@ BATCH_BEGIN, BATCH_END = 16, 17
 CHANGES_GROUP: Final = 7
 """NFNLGRP_NFTABLES."""
 FAMILY_NUMBERS: Final[dict[Family, int]] = {4: 2, 6: 10}
+ANY_FAMILY: Final = 0
+_FAMILIES: Final[dict[int, Family]] = {number: family for family, number in FAMILY_NUMBERS.items()}
 DIGEST_BYTES: Final = 16
 DORMANT: Final = 1
-COUNTER: Final = b"counter\0"
+COUNTER, MATCH, COMMENT = (attribute(1, each) for each in (b"counter\0", b"match\0", b"comment\0"))
+"""How expressions begin, and the data of the one that is a comment."""
+INSIDE_MATCH: Final = len(MATCH) + 4
 
 
 class Generation(msgspec.Struct, frozen=True, gc=False):
@@ -56,10 +61,20 @@ def generation_request() -> bytes:
     return message(GET_GENERATION, REQUEST | ACK, _generic(0))
 
 
-def dump_request(kind: int, family: Family, table: str = "") -> bytes:
-    """Ask for the tables, chains or rules (GET_…) of a family; rules of one *table* only."""
-    named = attribute(1, table.encode() + b"\0") if table else b""
-    return message(kind, REQUEST | DUMP, _generic(FAMILY_NUMBERS[family]) + named)
+def dump_request(kind: int) -> bytes:
+    """Ask for the tables or chains (GET_…) of all families."""
+    return message(kind, REQUEST | DUMP, _generic(ANY_FAMILY))
+
+
+def rules_request(family: Family, table: str) -> bytes:
+    """Ask for the rules of one table: of all families the kernel lists only the first that has the name."""
+    named = attribute(1, table.encode() + b"\0")
+    return message(GET_RULE, REQUEST | DUMP, _generic(FAMILY_NUMBERS[family]) + named)
+
+
+def family_of(body: bytes) -> Family | None:
+    """The family of what is listed; ``None``: one of those that are not ours, as inet."""
+    return _FAMILIES.get(body[0])
 
 
 def delete_rule(family: Family, table: str, chain: str, handle: int) -> bytes:
@@ -98,29 +113,20 @@ def parse_chain(body: bytes) -> tuple[str, NativeChain]:
     return table, NativeChain(name, _number(hook.get(1)), priority, text(parts.get(7)))
 
 
-def chain_of(body: bytes) -> str:
-    """The chain of a rule: all that is read of one that is nobody's business."""
-    return next((text(value) for kind, value in attributes(body[4:]) if kind == 2), "")
-
-
-def parse_rule(body: bytes) -> NativeRule:
+def parse_rule(body: bytes, wanted: Callable[[str], bool]) -> NativeRule | None:
+    """The rule, if its chain is *wanted*: some microseconds, and all of a Pod's are read whenever one has changed."""
     parts = dict(attributes(body[4:]))
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    comment = ""
+    chain = text(parts.get(2))
+    if not wanted(chain):
+        return None
+    comment, does = "", []
     for _, expression in attributes(parts.get(4, b"")):
-        if expression[4 : 4 + len(COUNTER)] == COUNTER:  # its name comes first
-            continue
-        digest.update(expression)
-        comment = comment or _comment(expression)
-    return NativeRule(text(parts.get(2)), _number(parts.get(3)), comment, digest.digest())
-
-
-def _comment(expression: bytes) -> str:
-    parts = dict(attributes(expression))
-    if parts.get(1) != b"match\0":
-        return ""
-    data = dict(attributes(parts.get(2, b"")))
-    return text(data.get(3)) if text(data.get(1)) == "comment" else ""
+        if not expression.startswith(COUNTER):
+            does.append(expression)
+            if not comment and expression.startswith(MATCH) and expression.startswith(COMMENT, INSIDE_MATCH):
+                comment = text(dict(attributes(expression[INSIDE_MATCH:])).get(3))
+    digest = hashlib.blake2b(b"".join(does), digest_size=DIGEST_BYTES).digest()
+    return NativeRule(chain, _number(parts.get(3)), comment, digest)
 
 
 def _generic(family: int) -> bytes:

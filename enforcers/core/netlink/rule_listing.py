@@ -18,6 +18,8 @@ NAME, DATA = 1, 2
 CT_KEY, CT_SOURCE, CT_MARK = 2, 4, 3
 BITWISE_MASK, BITWISE_XOR, VALUE = 4, 5, 1
 TARGET_NAME, TARGET_REVISION, TARGET_INFO = 1, 2, 3
+WRITING: Final = (b"CONNMARK\0", b"ct\0")
+"""No rule writes to the mark without one of them, and hardly any other has one."""
 SET, SAVE = 0, 1
 """Modes of xtables' CONNMARK that write."""
 EVERY_BIT: Final = 0xFFFFFFFF
@@ -39,6 +41,8 @@ def dump_request() -> bytes:
 
 def parse(body: bytes) -> MarkRule | None:
     """The rule, if it is not ours and writes to the connection mark."""
+    if not any(word in body for word in WRITING):
+        return None
     parts = dict(attributes(body[4:]))
     table, chain = (text(parts.get(each)) for each in (TABLE, CHAIN))
     if layout.is_chain_name(chain):

@@ -18,7 +18,8 @@ from enforcers.core.netlink.messages import NESTED, attribute
 from schemas.addresses import ICMP, ICMPV6, SCTP, TCP, UDP
 
 REMEMBERED: Final = 4096
-"""Lines that need not be encoded again; some 600 bytes each."""
+"""What need not be encoded again; some 600 bytes each."""
+COMMENT_WORDS: Final = '-m comment --comment "'
 PROTOCOLS: Final = {"icmp": ICMP, "tcp": TCP, "udp": UDP, "sctp": SCTP, "ipv6-icmp": ICMPV6}
 FLAGS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
 VERDICTS: Final = {"DROP": 0, "ACCEPT": 1, "RETURN": -5}
@@ -53,10 +54,12 @@ class SetMatch(msgspec.Struct, frozen=True, gc=False):
     name: str
     sides: str
 
-    def encode(self, index: int) -> bytes:
-        sides = self.sides.split(",")
-        flags = sum(bit for side, bit in zip(sides, SOURCE_BITS, strict=False) if side == "src")
-        return _extension("match", "set", 4, struct.pack("=HBB", index, len(sides), flags).ljust(48, b"\0"))
+
+@lru_cache
+def _set_match(index: int, asked: str) -> bytes:
+    sides = asked.split(",")
+    flags = sum(bit for side, bit in zip(sides, SOURCE_BITS, strict=False) if side == "src")
+    return _extension("match", "set", 4, struct.pack("=HBB", index, len(sides), flags).ljust(48, b"\0"))
 
 
 Part = bytes | SetMatch
@@ -71,7 +74,7 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
 
     def body(self, indices: Mapping[str, int]) -> bytes:
         """Its attributes. Raises `KeyError` for a set without a number."""
-        parts = [part if isinstance(part, bytes) else part.encode(indices[part.name]) for part in self.parts]
+        parts = [each if isinstance(each, bytes) else _set_match(indices[each.name], each.sides) for each in self.parts]
         return self.compatible + attribute(4 | NESTED, b"".join(parts))
 
     @property
@@ -79,9 +82,22 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
         return [part.name for part in self.parts if isinstance(part, SetMatch)]
 
 
-@lru_cache(maxsize=REMEMBERED)
 def encode(line: str) -> Encoded:
-    """A rule's words as `rendering` writes them, without command and chain. Raises `Unencodable`."""
+    """A rule's words as `rendering` writes them, without command and chain. Raises `Unencodable`.
+
+    Every rule has another comment; what it does is encoded once for all that do the same.
+    """
+    matches, commented, rest = line.partition(COMMENT_WORDS)
+    comment, _, target = rest.partition('"')
+    encoded = _encode(matches + target)
+    if not commented:
+        return encoded
+    at = encoded.parts.index(COUNTER)
+    return Encoded(encoded.compatible, (*encoded.parts[:at], _comment(comment), *encoded.parts[at:]))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _encode(line: str) -> Encoded:
     parts: list[Part] = []
     target: tuple[Part, ...] = ()
     protocol = module = ""
@@ -89,8 +105,6 @@ def encode(line: str) -> Encoded:
         try:
             if option == "-m":
                 module = MODULES[value]
-            elif option == "--comment":
-                parts.append(_comment(value))
             elif option in ("-j", "-g"):
                 target = _target(option, value)
             elif option == "--set-xmark":
@@ -215,8 +229,7 @@ def _icmp_type(match: str, value: str) -> list[Part]:
 
 
 def _comment(value: str) -> bytes:
-    """Every rule has another."""
-    return COMMENT_HEAD + value.strip('"').encode().ljust(COMMENT_BYTES, b"\0")
+    return COMMENT_HEAD + value.encode().ljust(COMMENT_BYTES, b"\0")
 
 
 GENERAL: Final = ("-p", "-i", "-o")
@@ -237,7 +250,7 @@ OPTIONS: Final[Mapping[tuple[str, str], Callable[[str], list[Part]]]] = {
     ("icmp6", "--icmpv6-type"): lambda value: _icmp_type("icmp6", value),
 }
 """By module and option."""
-MODULES: Final = {module: module for module, _ in OPTIONS if module} | {"comment": "comment"}
+MODULES: Final = {module: module for module, _ in OPTIONS if module}
 """To say one that is not known, and nothing of it, is to ask for something as well."""
 
 
