@@ -147,6 +147,8 @@ class Drifting:
         if not (processes := suspicion.processes(seen.right)):  # rules change a moment before it is told
             await asyncio.sleep(TOLD_SECONDS)
             processes = self._suspicions[uid].processes(seen.right) if uid in self._suspicions else ()
+            if node.pods.get(uid) is not pod:
+                return None
         found = tampering(node.api_uid(uid), pod.sandbox, seen.differences, processes)
         node.tamperings.find(uid, found, suspicion.since)
         if not wait:

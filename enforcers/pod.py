@@ -143,7 +143,7 @@ class PodEnforcement:
             return await self._realize(program, sets)
 
     async def _realize(self, program: Program | None, sets: Sets) -> Patch:
-        desired = self._desire(program)
+        desired = await self._desire(program)
         known = self._realized
         observed = None if known else await self._observe()
         if observed is not None:  # whoever wrote what is there may have ended before it judged the connections
@@ -237,7 +237,7 @@ class PodEnforcement:
         Raises as `realize` does.
         """
         async with self._turn:
-            desired = self._placed(program, self._interface)
+            desired = await self._placed(program, self._interface)
             return list(map(str, await self._differences(realized(desired, sets), sets)))
 
     async def look(
@@ -344,22 +344,25 @@ class PodEnforcement:
         """What is wrong with it though it holds what it should."""
         return (*self.legacy, *self.connections.problems)
 
-    def _desire(self, program: Program | None) -> Desired:
+    async def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""
         if self._desired is None or program != self._program:
-            desired = self._placed(program, self._interface)
+            doubts = self._doubts
+            desired = await self._placed(program, self._interface)
+            if doubts != self._doubts:
+                return desired
             if desired.sets:
                 self._interface = desired.interface
             self._program, self._desired = program, desired
         return self._desired
 
-    def _placed(self, program: Program | None, interface: Interface | None) -> Desired:
+    async def _placed(self, program: Program | None, interface: Interface | None) -> Desired:
         """What *program* asks of the *interface*; ``None``: of wherever the addresses are now, if it asks for rules."""
         if interface is None and program is not None and program.isolated:
-            interface = self._find_interface()
+            interface = await self._find_interface()
         return desire(program, interface or Interface("", self.mark, families=self._families))
 
-    def _find_interface(self) -> Interface:
+    async def _find_interface(self) -> Interface:
         """Where the Pod's addresses are. A link of another kernel, as Kata's, is not where its packets are.
 
         Where some of them are is better than nowhere: rules go there, and what they miss is the `_shortfall`.
@@ -369,7 +372,7 @@ class PodEnforcement:
             raise Unenforceable(sandbox, f"the runtime handler {sandbox.handler} keeps its traffic from this kernel")
         if not sandbox.addresses:
             raise NoAddress(sandbox)
-        found = place(sandbox.netns, sandbox.addresses)
+        found = await asyncio.to_thread(place, sandbox.netns, sandbox.addresses)  # it may have any number of links
         absent = ", ".join(map(addresses.unpack, found.absent))
         self._shortfall = f"no interface in its network namespace carries {absent}" if absent else ""
         if found.dead_ends:

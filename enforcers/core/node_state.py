@@ -152,6 +152,7 @@ class NodeState:
             for uid in self.programs.keys() - told:
                 dirty.add(uid)
                 self._forget(uid)
+            self._runtime_ids = {program.uid: uid for uid, program in self.programs.items()}
             self.complete = True
         for change in update.sets:
             if self._change_set(change, whole=update.complete):

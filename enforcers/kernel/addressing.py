@@ -155,7 +155,7 @@ async def watch_addresses(path: Path) -> AsyncGenerator[frozenset[bytes]]:
             before: frozenset[bytes] | None = None
             while True:
                 changed.clear()
-                now = frozenset(addresses(path))
+                now = frozenset(await asyncio.to_thread(addresses, path))
                 if now != before:
                     before = now
                     yield now
