@@ -29,12 +29,13 @@ class Inspection(msgspec.Struct, frozen=True):
 
     @property
     def problems(self) -> list[str]:
+        """In words that stay the same as long as the problem does."""
         found = [
             f"a rule in table {each.table}, chain {each.chain} writes to the bit of the connection mark that is ours"
             for each in self.mark_rules
         ]
         if self.share >= NEARLY_FULL:
-            found.append(f"its connection table holds {self.connections} of at most {self.limit}")
+            found.append(f"its connection table is full to {NEARLY_FULL:.0%} or more of {self.limit} connections")
         return found
 
 

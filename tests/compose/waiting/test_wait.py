@@ -58,7 +58,7 @@ async def test_it_waits_for_the_nodes_that_an_object_concerns_and_names_who_has_
         code, said = await eastwest(*wait)
         assert code == 1
         assert f"NetworkPolicy/shop/web is revision {revision}" in said
-        assert "n1     " in said
+        assert "n1    " in said
         assert "lags by 2 revisions" in said
         assert "n2" not in said, "none of its Pods has rules by this policy"
         assert "not realized within 0.5 s" in said
