@@ -136,6 +136,8 @@ def _progress(finding: Finding) -> str:
     if finding.published < finding.revision:
         return f"revision {finding.revision} is not published yet: {_newest_published(finding)}"
     waited_for = [each for each in finding.nodes if each.waited_for]
+    if not waited_for:
+        return "published; no node is waited for"
     lacking = [each.node for each in waited_for if not each.holds]
     text = f"published; {len(waited_for) - len(lacking)} of {len(waited_for)} nodes have realized it"
     return f"{text}, not {', '.join(lacking)}" if lacking else text

@@ -146,6 +146,9 @@ async def test_events_status_says_what_each_node_confirmed(world, tmp_path: Path
     (one,) = map(json.loads, (await eastwest("events", "--status", "--name", "n2", "-o", "json", *where)).splitlines())
     assert (one["node"], one["realized"], one["paused"]) == ("n2", 3, True)
     assert "by node" in await eastwest("events", "--status", "--kind", "Pod", *where, code=2)
+    assert "'Pods' is not one of" in await eastwest("events", "--kind", "Pods", *where, code=2)
+    control = (await eastwest("events", "--kind", "sync", *where)).splitlines()[1:]
+    assert {line.split()[3] for line in control} == {"Sync"}, "asked for by name they are told"
 
 
 def paragraphs(lines: list[str]) -> list[str]:

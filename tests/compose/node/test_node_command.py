@@ -41,11 +41,21 @@ async def test_it_tells_of_pods_programs_sets_patches_and_counters_while_nats_is
         allowed = by_rule[4, ALLOW.ingress.rules[0].id]
         assert allowed["packets"] >= 1
         assert allowed["policies"] == ["NetworkPolicy/shop/web"]
+        lines = (await here.ask("counters")).splitlines()
+        packets = lines[0].split().index("PACKETS")
+        assert "0" not in {line.split()[packets] for line in lines[1:-1]}
+        assert lines[-1].endswith("rules that no packet has met: --zeroes")
+        assert max(map(len, lines)) <= 120
+        assert len((await here.ask("counters", "--zeroes")).splitlines()) > len(lines)
         denied = by_rule[4, denial_id(Denial.DEFAULT, ALLOW.ingress.isolating)]
         assert (denied["packets"] >= 1, denied["policies"]) == (True, ["NetworkPolicy/shop/web"])
         state = await here.ask_json("status")
         assert (state["node"], state["from_disk"], state["orders"]) == ("node-1", True, [])
-        assert "snapshot on disk" in await here.ask("status")
+        here.service.cven.node.problems["sets"] = "slower than they should be"
+        told = await here.ask("status")
+        assert "snapshot on disk" in told
+        assert "enforced 1" in told
+        assert "slower than they should be" in told
 
 
 async def test_verify_tells_exactly_what_differs_and_writes_nothing(world, tmp_path: Path):
@@ -146,6 +156,10 @@ async def test_mistakes_are_told_with_the_way_out(world, tmp_path: Path):
         assert here.socket.stat().st_mode & 0o777 == 0o600
         assert "no Pod shop/nobody on node-1" in await here.ask("program", "shop/nobody", code=1)
         assert "no Pod shop/nobody" in await here.ask("release", "shop/nobody", code=1)
+        assert "name the Pod as shop/web" in await here.ask("release", "web", code=1)
+        assert "is the name right?" in await here.ask("release", "shpo")
+        assert "ended: released: shpo" in await here.ask("resume")
+        assert "no such Pod here" in await here.ask("verify", "-n", "shpo")
         assert "name a Pod" in await here.ask("release", code=2)
         assert "is not released" in await here.ask("resume", "shop/web", code=1)
         assert "nothing was ordered" in await here.ask("resume")
