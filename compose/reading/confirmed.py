@@ -12,7 +12,7 @@ from schemas.status import Cut, Enforcement, Tampering, decode_enforcement
 from schemas.unreadable import UNREADABLE
 from streams.log import Record
 
-INDENT: Final = " " * 11
+INDENT: Final = " " * 10
 """Below the times."""
 LEAST_WIDTHS: Final = (8, 24, 16, 8, 6)
 
@@ -57,13 +57,10 @@ class Told:
 
     def news(self, said: Enforcement) -> Iterator[str]:
         """The lines below a record that says *said*."""
-        standing = dict.fromkeys(
-            (
-                *map(str, said.orders),
-                *(f"not {each.namespace}/{each.name}: {each.reason}" for each in said.exceptions),
-                *said.problems,
-            )
-        )
+        orders = tuple(map(str, said.orders))
+        exceptions = (each for each in said.exceptions if each.reason not in orders)
+        unable = (f"not {each.namespace}/{each.name}: {each.reason}" for each in exceptions)
+        standing = dict.fromkeys((*orders, *unable, *said.problems))
         happened: tuple[Tampering | Cut, ...] = (*said.tampering, *said.cuts)
         yield from (f"{INDENT}{each}" for each in standing if each not in self._standing)
         yield from (f"{INDENT}{each.time}  {each}" for each in happened if each not in self._happened)
