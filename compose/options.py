@@ -36,7 +36,9 @@ def with_settings(type_: type[S]) -> Callable[[Callable[..., Any]], Callable[...
             # Without a type: `load` parses all sources alike, and tells all mistakes at once.
             form: dict[str, Any] = {"is_flag": True, "flag_value": "true"} if field is bool else {"type": str}
             flag = f"--{name.replace('_', '-')}"
-            configure = click.option(flag, name, default=None, help=texts.get(name, ""), **form)(configure)
+            configure = click.option(flag, name, default=None, help=texts.get(name, "").replace("``", "`"), **form)(
+                configure
+            )
         return click.option(
             "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with settings."
         )(configure)

@@ -72,13 +72,11 @@ class Acknowledging:
         if not marks:  # a Pod that came late, or was mended
             return
         self.revision = marks[-1].revision
-        self._node.metrics.realized.set(self.revision)
         arrived = datetime.now(UTC)
-        self.latencies += [
-            (arrived - datetime.fromisoformat(mark.time)).total_seconds() * 1000
-            for mark in marks
-            if mark.changed and mark.time
-        ]
+        told = [mark.time for mark in marks if mark.changed and mark.time]
+        for seconds in ((arrived - datetime.fromisoformat(time)).total_seconds() for time in told):
+            self.latencies.append(seconds * 1000)
+            self._node.metrics.latency_seconds.observe(seconds)
         async with self._reached:
             self._reached.notify_all()
 

@@ -10,7 +10,7 @@ snapshot sweeps nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -84,6 +84,10 @@ class Cven:
     def state_of(self, uid: str) -> PodState:
         """What has become of the Pod *uid*."""
         return self.standing.state_of(uid)
+
+    def states(self) -> Iterator[PodState]:
+        """What has become of each Pod that is here or has a program."""
+        return map(self.state_of, {*self.node.pods, *self.node.policy.programs})
 
     async def run(self, updates: AsyncIterator[NodeUpdate], stop: asyncio.Event) -> None:
         """Enforce what *updates* tell until *stop* is set; then end the round that was begun. Rules stay."""

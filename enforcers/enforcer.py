@@ -21,6 +21,7 @@ from enforcers.kernel.families import families
 from enforcers.kernel.namespaces import HERE, CommandFailed
 from enforcers.kernel.set_trial import choose_backend
 from enforcers.local_api import LocalApi, serving_locally
+from enforcers.measuring import Measures
 from enforcers.metrics import Metrics
 from enforcers.runtimes.runtime import Runtime
 from enforcers.settings import EnforcerSettings
@@ -73,6 +74,7 @@ class Enforcer:
             metrics=Metrics(registry),
             health=health,
         )
+        registry.register(Measures(self.cven))
         self._api = LocalApi(self.cven)
         self._local = local
         self._bus = nullcontext(bus) if isinstance(bus, NatsBus) else bus
@@ -134,12 +136,7 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
     """What the C-VEN says of itself and of its Pods' containers. Takes the latencies since the last time away."""
     node, acknowledging = cven.node, cven.acknowledging
     samples, acknowledging.latencies = acknowledging.latencies, []
-    states = Counter(cven.state_of(uid) for uid in {*node.pods, *node.policy.programs})
     standing = cven.standing
-    bypassable = sum(map(standing.is_bypassable, node.pods))
-    node.metrics.count_pods(states, bypassable)
-    node.metrics.sets.set(len(node.policy.sets))
-    node.metrics.set_members.set(sum(len(tracked.members) for tracked in node.policy.sets.values()))
     pods = sorted(node.pods.items(), key=lambda item: (item[1].sandbox.namespace, item[1].sandbox.name))
     return [
         CvenStatus(
@@ -148,8 +145,8 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             heartbeat=now(),
             realized=cven.revision,
             exceptions=cven.exceptions,
-            pods=dict(states),
-            bypassable=bypassable,
+            pods=dict(Counter(cven.states())),
+            bypassable=sum(map(standing.is_bypassable, node.pods)),
             healed=node.tamperings.healed,
             tampering=node.tamperings.recent,
             latency=latency(samples),
@@ -170,6 +167,7 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
                     name=pod.sandbox.name,
                     state=cven.state_of(uid),
                     bypassable=standing.is_bypassable(uid),
+                    problems=pod.problems,
                     containers=pod.sandbox.containers,
                 )
                 for uid, pod in pods

@@ -3,21 +3,34 @@
 import asyncio
 from typing import Final
 
+import structlog
+
 from enforcers.local_node import TROUBLE, LocalNode
+from enforcers.pod import PodEnforcement
 from schemas.status import PodState
 
 INSPECT_SECONDS: Final = 10.0
+
+_log = structlog.get_logger("enforcers.inspecting")
 
 
 async def inspecting(node: LocalNode) -> None:
     """Until cancelled. A Pod that cannot be looked into is in trouble that others report."""
     while True:
         for pod in list(node.pods.values()):
-            if pod.state is PodState.ENFORCED:
+            if pod.state in (PodState.ENFORCED, PodState.CONTESTED):
                 try:
-                    await pod.inspect()
+                    await look(pod)
                 except TROUBLE:
                     continue
-        node.metrics.fullest.set(max((pod.connections.inspected.share for pod in node.pods.values()), default=0.0))
         node.changed.set()
         await asyncio.sleep(INSPECT_SECONDS)
+
+
+async def look(pod: PodEnforcement) -> None:
+    """Look into *pod*, and log what was not wrong with it before. Raises as `PodEnforcement.inspect` does."""
+    before = set(pod.connections.inspected.problems)
+    await pod.inspect()
+    for problem in pod.connections.inspected.problems:
+        if problem not in before:
+            _log.warning("found in a Pod", pod=f"{pod.sandbox.namespace}/{pod.sandbox.name}", problem=problem)

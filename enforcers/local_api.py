@@ -4,10 +4,11 @@ It needs neither NATS nor the runtime: it says what the enforcer knows and what 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from enforcers.local_node import TROUBLE
 from enforcers.local_socket import EnforcerAtWork, claimed
 from enforcers.pod import PodEnforcement
 from schemas.local import (
+    COUNT,
     NodeState,
     PatchNote,
     PodCounters,
@@ -36,6 +38,11 @@ AT_ONCE: Final = 8
 """Pods that are read at a time."""
 
 _log = structlog.get_logger("enforcers.local_api")
+
+T = TypeVar("T")
+
+Chosen = tuple[str, PodEnforcement]
+"""A Pod, by the runtime's uid."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -75,18 +82,21 @@ class LocalApi:
                 from_disk=node.from_disk,
                 observing=node.settings.observe,
                 orders=node.orders.given,
+                pods=dict(Counter(self._cven.states())),
+                sets_by=node.set_backend,
+                chains_by=node.chain_backend,
                 problems=(*node.problems.values(), *self._cven.standing.problems()),
             )
         )
 
     async def _pods(self, request: web.Request) -> web.Response:
-        return _json([self._line(uid, pod) for uid, pod in self._chosen(request)])
+        reasons = {each.uid: each.reason for each in self._cven.standing.exceptions()}
+        return _json([self._line(uid, pod, reasons) for uid, pod in self._chosen(request)])
 
-    def _line(self, uid: str, pod: PodEnforcement) -> PodLine:
-        node, program = self._node, self._node.policy.programs.get(uid)
+    def _line(self, uid: str, pod: PodEnforcement, reasons: Mapping[str, str]) -> PodLine:
+        node, program, standing = self._node, self._node.policy.programs.get(uid), self._cven.standing
         directions = (program.ingress, program.egress) if program is not None else ()
-        standing = self._cven.standing
-        reasons = {each.uid: each.reason for each in standing.exceptions()}
+        seen = pod.connections.inspected
         return PodLine(
             namespace=pod.sandbox.namespace,
             name=pod.sandbox.name,
@@ -96,7 +106,10 @@ class LocalApi:
             rules=sum(len(direction.rules) for direction in directions if direction),
             sets=len(program.sets) if program is not None else 0,
             patches=pod.writes,
+            connections=seen.connections,
+            connections_limit=seen.limit,
             reason=reasons.get(node.api_uid(uid), ""),
+            problems=pod.problems,
             netns=str(pod.sandbox.netns),
         )
 
@@ -135,7 +148,7 @@ class LocalApi:
                 return PodCounters(namespace=where.namespace, name=where.name, error=str(error))
             return PodCounters(namespace=where.namespace, name=where.name, counters=tuple(counters))
 
-        return _json(await self._of_each(request, count))
+        return _json(await asyncio.gather(*self._in_turns(self._chosen(request), count)))
 
     async def _patches(self, request: web.Request) -> web.Response:
         chosen = {(pod.sandbox.namespace, pod.sandbox.name) for _, pod in self._chosen(request)}
@@ -143,31 +156,46 @@ class LocalApi:
         notes: list[PatchNote] = list(self._node.patches)
         return _json([each for each in notes if everything or (each.namespace, each.name) in chosen])
 
-    async def _verify(self, request: web.Request) -> web.Response:
-        node = self._node
+    async def _verify(self, request: web.Request) -> web.StreamResponse:
+        chosen = self._chosen(request)
+        response = web.StreamResponse(headers={COUNT: str(len(chosen)), "Content-Type": "application/jsonl"})
+        await response.prepare(request)
+        with suppress(ConnectionResetError):  # whoever asked has seen enough
+            for done in asyncio.as_completed(self._in_turns(chosen, self._compare)):
+                await response.write(msgspec.json.encode(await done) + b"\n")
+        return response
 
-        async def compare(uid: str, pod: PodEnforcement) -> Verification:
-            where = pod.sandbox
-            try:
-                if not node.known:
-                    raise KeyError("what it should hold is not known yet")
-                program = node.program_of(uid)
-                found = await pod.verify(program, node.sets_of(program))
-            except TROUBLE as error:
-                return Verification(namespace=where.namespace, name=where.name, error=str(error))
-            return Verification(namespace=where.namespace, name=where.name, differences=tuple(found))
-
-        return _json(await self._of_each(request, compare))
+    async def _compare(self, uid: str, pod: PodEnforcement) -> Verification:
+        node, where = self._node, pod.sandbox
+        try:
+            if not node.known:
+                raise KeyError("what it should hold is not known yet")
+            program = node.program_of(uid)
+            found = await pod.verify(program, node.sets_of(program))
+        except TROUBLE as error:
+            return Verification(namespace=where.namespace, name=where.name, error=str(error))
+        return Verification(namespace=where.namespace, name=where.name, differences=tuple(found))
 
     async def _order(self, request: web.Request) -> web.Response:
         order = msgspec.json.decode(await request.read(), type=Order)
         covered = [uid for uid, pod in self._node.pods.items() if order.covers(pod.sandbox.namespace, pod.sandbox.name)]
-        if "/" in order.release and not covered:
-            raise LookupError(f"no Pod {order.release} on {self._node.settings.node}")
+        if not covered:
+            self._reject_mistyped(order.release)
         order = msgspec.structs.replace(order, since=now())
         self._node.order(order)
         self._node.orders.keep()
         return _json({"order": order, "pods": len(covered)})
+
+    def _reject_mistyped(self, release: str) -> None:
+        """Raise LookupError where *release*, which covers no Pod that is here, can only mean one that is.
+
+        A namespace may well have no Pod here yet.
+        """
+        here = [f"{pod.sandbox.namespace}/{pod.sandbox.name}" for pod in self._node.pods.values()]
+        if "/" in release:
+            raise LookupError(f"no Pod {release} on {self._node.settings.node}")
+        if meant := [each for each in here if each.endswith(f"/{release}")]:
+            raise LookupError(f"{release} is no namespace with Pods here; name the Pod as {' or '.join(sorted(meant))}")
 
     async def _undo(self, request: web.Request) -> web.Response:
         release = request.query.get("release")
@@ -179,7 +207,7 @@ class LocalApi:
         self._node.orders.keep()
         return _json(ended)
 
-    def _chosen(self, request: web.Request) -> list[tuple[str, PodEnforcement]]:
+    def _chosen(self, request: web.Request) -> list[Chosen]:
         """The Pods that the query names (``pod``: ``namespace/name``, a name or a uid; ``namespace``), sorted.
 
         Raises LookupError where a Pod is named that is not here.
@@ -198,14 +226,16 @@ class LocalApi:
             raise LookupError(f"no Pod {wanted} on {self._node.settings.node}")
         return found
 
-    async def _of_each(self, request: web.Request, ask: Callable[[str, PodEnforcement], Awaitable[Any]]) -> list[Any]:
+    def _in_turns(
+        self, pods: Sequence[Chosen], ask: Callable[[str, PodEnforcement], Awaitable[T]]
+    ) -> list[Awaitable[T]]:
         turns = asyncio.Semaphore(AT_ONCE)
 
-        async def one(uid: str, pod: PodEnforcement) -> Any:
+        async def one(uid: str, pod: PodEnforcement) -> T:
             async with turns:
                 return await ask(uid, pod)
 
-        return list(await asyncio.gather(*(one(uid, pod) for uid, pod in self._chosen(request))))
+        return [one(uid, pod) for uid, pod in pods]
 
 
 @asynccontextmanager

@@ -3,12 +3,15 @@
 JSON over HTTP, for `eastwest node` only: it may change with the version, since both ends are of the same one.
 """
 
+from typing import Final
+
 import msgspec
 
 from schemas.programs import Program
 from schemas.status import Order, PodState
 
-DEFAULT_SOCKET = "/run/eastwest/enforcer.sock"
+COUNT: Final = "X-Count"
+DEFAULT_SOCKET: Final = "/run/eastwest/enforcer.sock"
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +26,12 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     from_disk: bool
     observing: bool
     orders: tuple[Order, ...]
+    pods: dict[PodState, int]
+    """How many are in which state."""
+    sets_by: str
+    """How address sets are written: ``netlink`` or ``restore``, which is the ipset tool."""
+    chains_by: str
+    """How chains are: ``netlink`` or ``restore``, which is iptables-nft-restore."""
     problems: tuple[str, ...] = ()
 
 
@@ -40,8 +49,14 @@ class PodLine(msgspec.Struct, frozen=True, kw_only=True):
     """That they name."""
     patches: int
     """Written since it was found."""
+    connections: int
+    """Tracked in its namespace when it was last looked into, at most some ten seconds ago."""
+    connections_limit: int
+    """How many may be; 0: not known, as of a Pod without rules."""
     reason: str
     """Why it does not hold what it should."""
+    problems: tuple[str, ...]
+    """What is wrong though it may hold what it should."""
     netns: str
 
 
@@ -94,7 +109,10 @@ class PatchNote(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What the kernel holds for one Pod, compared with what it should hold."""
+    """What the kernel holds for one Pod, compared with what it should hold.
+
+    They come as JSON lines, each as soon as it is known; the header `COUNT` tells how many there will be.
+    """
 
     namespace: str
     name: str

@@ -181,6 +181,8 @@ class PodDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: PodState = PodState.PENDING
     bypassable: bool = False
     """May send raw packets past its rules (NET_RAW), beside its state."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with it though it may hold what it should: rules of others, a connection table nearly full."""
     containers: tuple[ContainerDetail, ...] = ()
 
 

@@ -82,7 +82,7 @@ def examine(runtime: str) -> Iterator[Finding]:
         what="containerd",
         ok=Path(runtime).is_socket(),
         needed=False,
-        detail=runtime,
+        detail=runtime if Path(runtime).is_socket() else f"no socket {runtime}",
         remedy="name its socket by --runtime; the lab needs none",
     )
 

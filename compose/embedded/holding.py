@@ -57,6 +57,8 @@ async def _follow(cluster: LabCluster, files: Sequence[Path], stop: asyncio.Even
                 console.print("  eastwest lab probe     who reaches whom")
                 if INSIDE not in os.environ:  # the bus of a lab in a user namespace is in there as well
                     console.print(f"  eastwest get programs --context {context.name}")
+                    socket = cluster.socket_of(next(iter(cluster.enforcers)))
+                    console.print(f"  eastwest node --socket {socket} pods", soft_wrap=True)
                 first = False
 
 

@@ -70,6 +70,10 @@ class LabCluster:
             late = [repr(each.cven) for each in self.enforcers.values() if each.cven.revision < revision]
             raise TimeoutError(f"revision {revision} is not realized by {', '.join(late)}") from None
 
+    def socket_of(self, node: str) -> Path:
+        """Where the C-VEN of *node* answers `eastwest node`."""
+        return directory_of(self.lab.name, self.lab.root) / f"{node}.sock"
+
     async def probe(self, *, timeout_seconds: float = DROP_SECONDS) -> Mapping[Cell, Answer]:
         """Who reaches whom on the declared ports, by packets."""
         return cells(await probe_all(declared_matrix(self.lab.plan), timeout_seconds=timeout_seconds))
@@ -87,7 +91,7 @@ class LabCluster:
                 self.world.bus,
                 self._runtimes[node],
                 node_netns=self.lab.node_netns(node),
-                local=directory_of(self.lab.name, self.lab.root) / f"{node}.sock",
+                local=self.socket_of(node),
                 health=self.world.health,
                 registry=CollectorRegistry(),
             )

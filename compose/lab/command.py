@@ -58,7 +58,7 @@ def lab() -> None:
     """Pods as network namespaces on this machine, with real Services and real packets; no cluster."""
 
 
-@lab.command()
+@lab.command(short_help="Build it, enforce its policies, hold it until Ctrl-C.")
 @click.option(
     "-f",
     "--file",
@@ -131,7 +131,9 @@ def probe(
         Console().print(showing.matrix_table(answers))
 
 
-@lab.command(name="exec", context_settings={"ignore_unknown_options": True})
+@lab.command(
+    name="exec", short_help="Run a command in a Pod's network.", context_settings={"ignore_unknown_options": True}
+)
 @name_option
 @click.argument("pod")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -143,7 +145,7 @@ def execute(name: str, pod: str, command: Sequence[str]) -> None:
     os.execvp("nsenter", ["nsenter", f"--net={path}", "--", *command])
 
 
-@lab.command()
+@lab.command(short_help="Remove what crashed labs left, or end one.")
 @name_option
 def down(name: str) -> None:
     """Remove what crashed labs left; where there is nothing, or by name, end a running lab."""

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import click
 
-from compose.node.asking import ask, whoever_asks
+from compose.node import ordering, showing
+from compose.node.asking import ask, ask_each
 from compose.reading import output as printing
 from compose.reading import policy_text
 from schemas.local import (
@@ -20,12 +21,12 @@ from schemas.local import (
     Verification,
 )
 from schemas.policy import Policy
-from schemas.status import Order
 
 EXAMPLES: Final = """\b
 Examples:
   eastwest node pods                                    what has become of each Pod of this node
   eastwest node program shop/web-7d4f                   its rules, and the policy behind each
+  eastwest node counters shop/web-7d4f                  which of them packets have met, and how many
   eastwest node verify                                  does the kernel hold what it should? exits with 1 if not
   eastwest node release shop/web-7d4f --reason "INC-7"  break-glass: take our rules out of one Pod
   eastwest node resume                                  undo whatever was ordered
@@ -39,6 +40,8 @@ Examples:
     envvar="EASTWEST_ENFORCER_SOCKET",
     default=DEFAULT_SOCKET,
     show_default=True,
+    show_envvar=True,
+    type=click.Path(),
     help="Where the enforcer answers.",
 )
 @click.pass_context
@@ -47,10 +50,13 @@ def node(context: click.Context, socket: str) -> None:
     context.obj = socket
 
 
+for command in (ordering.pause, ordering.release, ordering.resume):
+    node.add_command(command)
+
 with_format = click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
 )
-with_pod = click.argument("pod", default="")
+with_pod = click.argument("pod", default="", metavar="[POD]")
 with_namespace = click.option("-n", "--namespace", default="", help="Only this namespace (default: all).")
 
 
@@ -66,51 +72,37 @@ def _table(heading: Sequence[object], rows: Sequence[Sequence[object]]) -> list[
     return printing.aligned([heading, *rows]) if rows else ["Nothing found."]
 
 
-@node.command()
+@node.command(short_help="The enforcer itself.")
 @with_format
 @click.pass_obj
 def status(socket: str, output: str) -> None:
-    """The enforcer itself: what it has realized, whether it knows the policy, what is ordered by hand."""
+    """The enforcer itself: what it has realized, whether it knows the policy, what is ordered, what is wrong."""
     found = ask(socket, "GET", "/", NodeState)
-
-    def lines() -> list[str]:
-        knows = "the snapshot on disk" if found.from_disk else "the complete policy" if found.known else "nothing yet"
-        facts = [
-            ("Node", found.node),
-            ("Version", found.version),
-            ("Realized", found.realized if found.realized >= 0 else "nothing yet"),
-            ("Knows", knows),
-            ("Mode", "observing: nothing is written" if found.observing else "enforcing"),
-            ("Ordered", "; ".join(map(str, found.orders)) or "nothing"),
-        ]
-        return printing.aligned(facts)
-
-    _print(found, output, lines)
+    _print(found, output, lambda: showing.state(found))
 
 
-@node.command()
+@node.command(short_help="Its Pods, and what has become of each.")
 @with_pod
 @with_namespace
 @with_format
 @click.pass_obj
 def pods(socket: str, pod: str, namespace: str, output: str) -> None:
-    """The Pods of this node, and what has become of each."""
+    """The Pods of this node, and what has become of each.
+
+    CONNECTIONS are those tracked in the Pod's namespace, of as many as the kernel takes there. TROUBLE is why a Pod
+    does not hold what it should, and what is wrong though it does.
+    """
     found = ask(socket, "GET", "/pods", list[PodLine], pod=pod, namespace=namespace)
-    heading = ("NAMESPACE", "NAME", "STATE", "RULES", "SETS", "PATCHES", "TROUBLE")
-    rows = [
-        (each.namespace, each.name, f"{each.state}{' (bypassable)' if each.bypassable else ''}", each.rules, each.sets,
-         each.patches, each.reason)
-        for each in found
-    ]  # fmt: skip
-    _print(found, output, lambda: _table(heading, rows))
+    heading = ("NAMESPACE", "NAME", "STATE", "RULES", "SETS", "PATCHES", "CONNECTIONS", "TROUBLE")
+    _print(found, output, lambda: _table(heading, list(map(showing.pod, found))))
 
 
-@node.command()
+@node.command(short_help="A Pod's rules, and the policy behind each.")
 @click.argument("pod")
 @with_format
 @click.pass_obj
 def program(socket: str, pod: str, output: str) -> None:
-    """The rules of POD (``namespace/name``, a name or a uid), and the policy behind each."""
+    """The rules of POD (``namespace/name``, a name or a uid), the policy behind each, and who is in their sets."""
     found = ask(socket, "GET", "/programs", list[ProgramView], pod=pod)
     if not found:
         raise click.ClickException(f"{pod} is here and has no program: nothing concerns it, or nothing is known yet")
@@ -122,38 +114,45 @@ def program(socket: str, pod: str, output: str) -> None:
     _print(policy_text.document(policy), output, lambda: ["\n\n".join(texts)])
 
 
-@node.command()
+@node.command(short_help="Address sets, and how many members each has.")
 @with_pod
 @with_format
 @click.pass_obj
 def sets(socket: str, pod: str, output: str) -> None:
-    """The address sets that this node's programs name, or those of POD."""
+    """The address sets that this node's programs name, or those of POD. Their members: `eastwest node program POD`."""
     found = ask(socket, "GET", "/sets", list[SetLine], pod=pod)
-    rows = [(each.id, each.members, each.pods) for each in found]
-    _print(found, output, lambda: _table(("SET", "MEMBERS", "PODS"), rows))
+    _print(found, output, lambda: _table(("SET", "HOLDS", "MEMBERS", "PODS"), list(map(showing.address_set, found))))
 
 
-@node.command()
+@node.command(short_help="Packets and bytes per rule.")
 @with_pod
 @with_namespace
+@click.option("--zeroes", is_flag=True, help="In the table, also rules that no packet has met.")
 @with_format
 @click.pass_obj
-def counters(socket: str, pod: str, namespace: str, output: str) -> None:
-    """What each rule has counted since it was written: packets, bytes, and the policy behind it."""
+def counters(socket: str, pod: str, namespace: str, zeroes: bool, output: str) -> None:
+    """What each rule has counted since it was written: packets, bytes, and the policies behind it.
+
+    RULE is the id of a program's rule, or says what a rule of our own is for: ``default-…`` blocks what nothing allows,
+    ``unmarked-…`` what belongs to no allowed connection, ``virtual-…`` Services that are not open.
+    """
     found = ask(socket, "GET", "/counters", list[PodCounters], pod=pod, namespace=namespace)
-    heading = ("NAMESPACE", "NAME", "FAMILY", "CHAIN", "RULE", "PACKETS", "BYTES", "POLICIES")
-    rows = [
-        (each.namespace, each.name, f"IPv{one.family}", one.chain, one.rule, one.packets, one.bytes,
-         ", ".join(one.policies))
-        for each in found
-        for one in each.counters
-    ]  # fmt: skip
     errors = [f"{each.namespace}/{each.name}: {each.error}" for each in found if each.error]
-    _print(found, output, lambda: [*_table(heading, rows), *errors])
+
+    def lines() -> Iterable[str]:
+        rows = [row for each in found for row in showing.counters(each)]
+        met = [row for row in rows if zeroes or row.packets]
+        heading = ("NAMESPACE", "NAME", "FAMILY", "CHAIN", "RULE", "PACKETS", "BYTES", "POLICIES")
+        yield from _table(heading, met)
+        if left := len(rows) - len(met):
+            yield f"{printing.counted(left, 'rule')} that no packet has met: --zeroes"
+        yield from errors
+
+    _print(found, output, lines)
     sys.exit(1 if errors else 0)
 
 
-@node.command()
+@node.command(short_help="The newest writes to Pods, and how long each took.")
 @with_pod
 @with_namespace
 @with_format
@@ -165,7 +164,7 @@ def patches(socket: str, pod: str, namespace: str, output: str) -> None:
     _print(found, output, lambda: _table(("TIME", "NAMESPACE", "NAME", "TOOK", "WHAT"), rows))
 
 
-@node.command()
+@node.command(short_help="Compare the kernel with what it should hold.")
 @with_pod
 @with_namespace
 @with_format
@@ -175,54 +174,19 @@ def verify(socket: str, pod: str, namespace: str, output: str) -> None:
 
     Exits with 1 where anything differs or cannot be compared.
     """
-    found = ask(socket, "GET", "/verify", list[Verification], pod=pod, namespace=namespace)
+    with showing.progress("compared") as progress:
+        found = ask_each(socket, "/verify", Verification, progress, pod=pod, namespace=namespace)
+    found.sort(key=lambda each: (each.namespace, each.name))
     wrong = [each for each in found if each.differences or each.error]
 
     def lines() -> Iterable[str]:
         for each in wrong:
             for difference in each.differences or (f"not compared: {each.error}",):
                 yield f"{each.namespace}/{each.name}: {difference}"
-        yield f"{len(found) - len(wrong)} of {len(found)} Pods hold exactly what they should"
+        if found:
+            yield f"{len(found) - len(wrong)} of {len(found)} Pods hold exactly what they should"
+        else:
+            yield "Nothing found: there is no such Pod here to compare."
 
     _print(found, output, lines)
     sys.exit(1 if wrong else 0)
-
-
-with_reason = click.option("--reason", default="", help="Why; it is kept for audit.")
-
-
-@node.command()
-@with_reason
-@click.pass_obj
-def pause(socket: str, reason: str) -> None:
-    """Keep every rule as it is and write nothing, until `resume`; a restart of the enforcer does not end it."""
-    ask(socket, "POST", "/orders", Any, body=Order(by=whoever_asks(), reason=reason))
-    click.echo("paused: rules stay as they are; `eastwest node resume` ends it")
-
-
-@node.command()
-@click.argument("what", default="", metavar="POD|NAMESPACE")
-@click.option("--all", "everything", is_flag=True, help="Every Pod of this node.")
-@with_reason
-@click.pass_obj
-def release(socket: str, what: str, everything: bool, reason: str) -> None:
-    """Break-glass: remove our rules from POD (``namespace/name``), NAMESPACE or all Pods, and keep them out.
-
-    It holds over restarts and for Pods to come, is logged and reported as status for audit, and no revision counts as
-    realized for these Pods. `eastwest node resume` undoes it.
-    """
-    if bool(what) == everything:
-        raise click.UsageError("name a Pod as namespace/name, or a namespace, or give --all")
-    order = Order(release="*" if everything else what, by=whoever_asks(), reason=reason)
-    done = ask(socket, "POST", "/orders", dict[str, Any], body=order)
-    click.echo(f"released: {what or 'all'} ({done['pods']} Pods here now); `eastwest node resume` puts the rules back")
-
-
-@node.command()
-@click.argument("what", default="", metavar="[POD|NAMESPACE|*]")
-@with_format
-@click.pass_obj
-def resume(socket: str, what: str, output: str) -> None:
-    """Undo every pause and release, or only the release of what is named; the rules come back."""
-    ended = ask(socket, "DELETE", "/orders", list[Order], release=what)
-    _print(ended, output, lambda: [f"ended: {each}" for each in ended] or ["nothing was ordered"])

@@ -13,7 +13,7 @@ from compose.reading import output as printing
 from compose.reading.ranges import When, end_offset, first_offset, instant
 from compose.reading.running import run
 from compose.targets import Target, with_target
-from schemas.events import EPOCH, SYNC, Event, decode_event
+from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, Event, decode_event
 from schemas.unreadable import UNREADABLE
 from streams import topics
 from streams.log import Record
@@ -28,6 +28,8 @@ Examples:
 """
 
 LEAST_WIDTHS: Final = (8, 24, 10, 13)
+CONTROL: Final = (EPOCH, SYNC)
+"""Kinds of records about the log itself: told where they are asked for."""
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,10 +47,10 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         namespace, _, name = rest.partition("/")
         if event is not None:
             kind, namespace, name = event.kind, event.namespace, event.name
-        if not self.control and (kind in (EPOCH, SYNC) or record.value is None):
+        if not self.control and (record.value is None or (kind in CONTROL and kind not in self.kinds)):
             return False
         return (
-            (not self.kinds or kind.lower() in self.kinds)
+            (not self.kinds or kind in self.kinds)
             and fnmatch.fnmatchcase(namespace, self.namespace)
             and fnmatch.fnmatchcase(name, self.name)
         )
@@ -57,7 +59,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 @click.command(epilog=EXAMPLES)
 @with_target
 @click.option("-f", "--follow", is_flag=True, help="Go on, and print what comes.")
-@click.option("--kind", "kinds", multiple=True, help="Only this kind; several times for several.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([*KINDS, *CONTROL, CLUSTER], case_sensitive=False),
+    metavar="KIND",
+    help="Only this kind; several times for several.",
+)
 @click.option("-n", "--namespace", default="*", help="Only this namespace (pattern).")
 @click.option("--name", default="*", help="Only objects of this name (pattern).")
 @click.option("--since", type=When(), help="From this instant, or that long ago (2h).")
@@ -77,7 +86,7 @@ def events(target: Target, *, follow: bool, output: str, status: bool, kinds: tu
         run(_list(target, topics.status, show, heading=heading, follow=follow, bounds=options))
         return
     wanted = Filter(
-        kinds=frozenset(kind.lower() for kind in kinds),
+        kinds=frozenset(kinds),
         **{name: options.pop(name) for name in ("namespace", "name", "control")},
     )
     heading = _aligned(("REVISION", "TIME", "TYPE", "KIND", "OBJECT")) if output == "table" else ""

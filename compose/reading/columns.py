@@ -14,8 +14,8 @@ HEADINGS: dict[type[AnyReport], tuple[Row, Row]] = {
         ("KUBELET", "KERNEL", "OS", "RUNTIME", "POD RANGES", "EXCEPTIONS"),
     ),
     ContainerWorkload: (
-        ("NAMESPACE", "NAME", "READY", "PHASE", "SEGMENTATION", "ENFORCEMENT", "POLICIES", "ADDRESS", "NODE", "AGE"),
-        ("OWNER", "TROUBLE", "CONTAINERS", "SELECTED BY", "CAVEATS"),
+        ("NAMESPACE", "NAME", "READY", "PHASE", "SEGMENTATION", "ENFORCEMENT", "ADDRESS", "NODE", "AGE"),
+        ("OWNER", "TROUBLE", "CONTAINERS", "ADDRESSES", "POLICIES", "SELECTED BY", "CAVEATS"),
     ),
     VirtualService: (
         ("NAMESPACE", "NAME", "TYPE", "ADDRESSES", "PORTS", "BACK-ENDS", "AGE"),
@@ -69,10 +69,11 @@ def _container_workload(report: ContainerWorkload, spoken: Spoken) -> tuple[Row,
     return (
         report.namespace, report.name, "yes" if report.ready else "no",
         "Terminating" if report.terminating else report.phase, report.segmentation, enforced,
-        report.policies_total, ",".join(report.addresses), report.node, _age(report, spoken),
+        report.addresses[0] if report.addresses else "", report.node, _age(report, spoken),
     ), (
         report.owners[-1] if report.owners else "", spoken.trouble(report),
-        ", ".join(f"{c.name} ({c.state or 'unknown'})" for c in report.containers),
+        ", ".join(f"{c.name} ({c.state or 'unknown'})" for c in report.containers), ",".join(report.addresses),
+        report.policies_total,
         ",".join(policy.rpartition("/")[2] for policy in report.policies), "; ".join(report.caveats),
     )  # fmt: skip
 

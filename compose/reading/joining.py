@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from compose.reading.output import counted
 from schemas.reports import AnyReport, ContainerWorkload, Summary, Workload
 from schemas.status import (
     Component,
@@ -43,10 +44,14 @@ class Spoken(msgspec.Struct, frozen=True):
         return next((pod for pod in found.status.pods if pod.uid == workload.uid), None)
 
     def trouble(self, workload: ContainerWorkload) -> str:
-        """Why its node's enforcer could not make a Pod hold what it should; empty: nothing is known against it."""
-        cven = self.cven(workload.node)
+        """Why a Pod does not hold what it should, and what is wrong though it does; empty: nothing is known against it.
+
+        Both by its node's enforcer.
+        """
+        cven, detail = self.cven(workload.node), self.detail(workload)
         exceptions = cven[0].exceptions if cven is not None else ()
-        return next((each.reason for each in exceptions if each.uid == workload.uid), "")
+        reasons = [each.reason for each in exceptions if each.uid == workload.uid]
+        return "; ".join([*reasons, *(detail.problems if detail is not None else ())])
 
 
 NOTHING = Spoken({}, 0.0)
@@ -116,8 +121,9 @@ def said(heard: Heard, desired: int) -> str:
         case CvenStatus(realized=realized, exceptions=exceptions, observing=observing, paused=paused, orders=orders):
             role = "observing" if observing else "paused" if paused else f"realized {realized} of {desired}"
             released = sum(bool(order.release) for order in orders)
-            counts = ((len(exceptions), "exceptions"), (released, "releases by hand"))
-            return ", ".join([role, *(f"{count} {what}" for count, what in counts if count)])
+            found = [counted(len(exceptions), "exception")] if exceptions else []
+            found += [counted(released, "release by hand", "releases by hand")] if released else []
+            return ", ".join([role, *found])
         case KubelinkStatus(leading=leading, epoch=epoch, lag_seconds=lag):
             return f"{'leading' if leading else 'standing by'}, epoch {epoch}, lag {lag:.1f}s"
         case ProcessorStatus(owner=owner, revision=revision, lag=lag):

@@ -1,5 +1,6 @@
 """How values are printed: aligned columns, JSON, YAML."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -8,6 +9,10 @@ from typing import Any, Final
 import click
 import msgspec
 
+WIDTH: Final = 120
+"""Of a terminal that people are expected to have."""
+GAP: Final = "  "
+"""Between columns."""
 FORMATS: Final = ("table", "wide", "json", "yaml")
 
 with_format = click.option(
@@ -20,7 +25,7 @@ def aligned(rows: Iterable[Sequence[object]], least: Sequence[int] = ()) -> list
     found = list(rows)
     wide = widths(found, least)
     return [
-        "   ".join(_cell(value).ljust(width) for value, width in zip(row, wide, strict=False)).rstrip() for row in found
+        GAP.join(_cell(value).ljust(width) for value, width in zip(row, wide, strict=False)).rstrip() for row in found
     ]
 
 
@@ -48,6 +53,18 @@ def document(value: Any, output: str) -> str:
 def line(value: Any) -> str:
     """*value* as JSON on one line, names sorted."""
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """``1 Pod``, ``2 Pods``; *plural* where it is not *singular* with an s."""
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """*text* in lines of at most `WIDTH`, broken at spaces only; all but the first begin with *indent*."""
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
 
 
 def age(then: str, now: float) -> str:

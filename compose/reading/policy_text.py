@@ -5,12 +5,13 @@ from typing import Any, Final
 
 import msgspec
 
-from compose.reading.output import aligned
+from compose.reading.output import aligned, counted, wrapped
 from schemas.addresses import unpack
 from schemas.policy import Policy
 from schemas.programs import Direction, Program
 from schemas.sets import describe, kind_of
 
+OWN_NODE: Final = {"from": "always", "to": "setting allow_own_node_egress"}
 SHOWN: Final = 12
 """Members shown of a set; the count says all."""
 
@@ -65,32 +66,35 @@ def text(program: Program, sets: Sets) -> Iterator[str]:
         if direction is None:
             yield f"{title}: open, no policy isolates it"
             continue
-        rest = f", except {peer} its own node" if direction.own_node else ""
-        yield f"{title}: isolated by {', '.join(direction.isolating)}; what no line allows is blocked{rest}"
+        yield from wrapped(f"{title}: isolated by {', '.join(direction.isolating)}", " " * 4)
         yield from _direction(direction, peer, sets)
     if program.sets:
         yield ""
         yield "Sets"
         for name in sorted(program.sets):
-            yield f"  {name}  {_shown(name, sets)}"
+            yield from wrapped(f"  {name}  {_shown(name, sets)}", " " * 4)
 
 
-def _direction(direction: Direction, peer: str, sets: Sets) -> Iterator[str]:
-    rows = []
+def _direction(direction: Direction, peer: str, sets: Sets) -> list[str]:
+    """What it does with a packet, from which port, and why; in the order in which packets are asked."""
+    rows: list[tuple[str, str, str]] = []
+    if virtual := direction.virtual:
+        known = len(sets.get(virtual.addresses, ())) + len(sets.get(virtual.ports, ()))
+        rows += [
+            (f"  allow to Services {_peers(virtual.allowed, sets)}", "as listed", "all endpoints are allowed"),
+            (
+                f"  block to other Services ({counted(known, 'address', 'addresses')})",
+                "on any port",
+                "not all endpoints are allowed",
+            ),
+        ]
+    if direction.own_node:
+        rows.append((f"  allow {peer} its own node", "on any port", OWN_NODE[peer]))
     for rule in direction.rules:
         peers = "anyone" if rule.sets is None else _peers(rule.sets, sets)
         ports = "any port" if rule.ports is None else ", ".join(map(str, rule.ports))
-        rows.append((f"  allow {peer} {peers}", f"on {ports}", rule.policy, f"rule {rule.id}"))
-    if virtual := direction.virtual:
-        rows.append(
-            (f"  allow to Services {_peers(virtual.allowed, sets)}", "as listed", "all endpoints are allowed", "")
-        )
-        known = len(sets.get(virtual.addresses, ())) + len(sets.get(virtual.ports, ()))
-        rows.append((f"  block to other Services ({known} addresses)", "any port", "not all endpoints are allowed", ""))
-    if not rows:
-        yield "  nothing is allowed"
-    for row in rows:
-        yield "   ".join(part for part in row if part)
+        rows.append((f"  allow {peer} {peers}", f"on {ports}", f"{rule.policy} (rule {rule.id})"))
+    return aligned([*rows, ("  block whatever else", "on any port", "it is isolated")])
 
 
 def _peers(names: Iterable[str], sets: Sets) -> str:

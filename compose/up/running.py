@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 import click
-from prometheus_client import CollectorRegistry
 
 from compose.connections import data_folder
 from compose.contexts import Context, announced, as_file_name
@@ -68,7 +67,7 @@ async def run_everything(roles: Roles, context: str) -> None:
                     kept_orders=orders_of(roles.enforcer),
                     local=socket_of(roles.enforcer),
                     health=world.health,
-                    registry=CollectorRegistry(),
+                    registry=world.registry,
                 )
                 world.tasks.create_task(enforcer.run(world.stop, jitter_seconds=0), name="C-VEN")
             world.tasks.create_task(_tell(world, roles, context), name="tell what runs")

@@ -1,6 +1,7 @@
 """`eastwest wait`: until a revision, or the newest change of an object, is realized where it has to be."""
 
 import sys
+import time
 from typing import Final
 
 import click
@@ -10,7 +11,7 @@ from compose.reading import output as printing
 from compose.reading.presence import require_stream
 from compose.reading.running import run
 from compose.targets import Target, with_target
-from compose.waiting.changes import Changed, ObjectKey, newest_change
+from compose.waiting.changes import Changed, NoSuchVersion, ObjectKey, change_of_version, newest_change
 from compose.waiting.following import Waiting
 from compose.waiting.judging import Finding
 from schemas import names
@@ -20,7 +21,9 @@ INTERRUPTED: Final = 130
 
 EXAMPLES: Final = """\b
 Examples:
-  eastwest wait --object NetworkPolicy/shop/web                  after `kubectl apply`: enforced wherever it matters
+  eastwest wait --object NetworkPolicy/shop/web                  what the log has of it is enforced wherever it matters
+  eastwest wait --object NetworkPolicy/shop/web --resource-version \\
+      $(kubectl -n shop get netpol web -o jsonpath={.metadata.resourceVersion})    what was applied just now
   eastwest wait --object Pod/shop/cart-7d4f --timeout 10
   eastwest wait --revision 4711 && run-the-tests                 everything up to this revision, on every node
   eastwest wait --revision 4711 --timeout 0 -o json              how far is it now?
@@ -40,10 +43,23 @@ Ends with 0 when it is realized, 1 when the time is up, 2 for a mistake.
     help="This object's newest event in the log.",
 )
 @click.option(
+    "--resource-version",
+    metavar="RV",
+    help="With --object: instead its event of this resource version, which is waited for as well.",
+)
+@click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(min=0), help="Seconds until it gives up."
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def wait(target: Target, *, revision: int | None, key: str | None, timeout: float, output: str) -> None:
+def wait(
+    target: Target,
+    *,
+    revision: int | None,
+    key: str | None,
+    resource_version: str | None,
+    timeout: float,
+    output: str,
+) -> None:
     """Wait until every online node that has to has realized a revision, and list who has not and why.
 
     Realized is what is written in both address families, its connections judged; a Pod that could not be programmed
@@ -52,7 +68,9 @@ def wait(target: Target, *, revision: int | None, key: str | None, timeout: floa
     """
     if (revision is None) == (key is None):
         raise click.UsageError("what to wait for? name either --revision or --object")
-    finding = run(_wait(target, revision, key, timeout))
+    if resource_version is not None and (key is None or not resource_version):
+        raise click.UsageError("a resource version is one of an object: name that by --object, and give the version")
+    finding = run(_wait(target, revision, key, resource_version, timeout))
     if finding is None:
         sys.exit(INTERRUPTED)
     click.echo(printing.document(_document(finding, key), "json") if output == "json" else _table(finding))
@@ -61,16 +79,17 @@ def wait(target: Target, *, revision: int | None, key: str | None, timeout: floa
         sys.exit(1)
 
 
-async def _wait(target: Target, revision: int | None, key: str | None, seconds: float) -> Finding:
+async def _wait(target: Target, revision: int | None, key: str | None, version: str | None, seconds: float) -> Finding:
     changed, cluster = None, target.cluster or "default"
+    limit = time.monotonic() + seconds
     if key is not None:
-        cluster, changed = await _newest(target, key)
+        cluster, changed = await (_newest(target, key) if version is None else _of(target, key, version, seconds))
         revision = changed.revision
         click.echo(f"{key} is revision {revision}{'' if changed.object else ': deleted'}", err=True)
     assert revision is not None, "one of both was given"
     async with target.bus() as bus:
         await require_stream(bus, names.policy_stream(cluster), f"policy of cluster {cluster}")
-        return await Waiting(bus, cluster, revision, changed, Progress()).realized(seconds)
+        return await Waiting(bus, cluster, revision, changed, Progress()).realized(max(0.0, limit - time.monotonic()))
 
 
 async def _newest(target: Target, key: str) -> tuple[str, Changed]:
@@ -84,6 +103,20 @@ async def _newest(target: Target, key: str) -> tuple[str, Changed]:
             f"See eastwest events --kind {kind}{where} --name '{name}*'"
         )
     return cluster, changed
+
+
+async def _of(target: Target, key: str, version: str, seconds: float) -> tuple[str, Changed]:
+    async with target.events() as (cluster, log):
+        click.echo(f"looking for the event of {key} with resource version {version}", err=True)
+        try:
+            return cluster, await change_of_version(log, key, version, seconds)
+        except NoSuchVersion as error:
+            newest = "the newest has {1}, at revision {0}".format(*error.newest) if error.newest else "nor any other"
+            raise click.ClickException(
+                f"after {seconds:g} s there is no event of {key} with resource version {version} in the log of cluster "
+                f"{cluster}; {newest}. Kubelink has not written it yet, has only seen a later one, or had nothing to "
+                "write: what changed is nothing that eastwest reads"
+            ) from None
 
 
 class Progress:
@@ -103,6 +136,8 @@ def _progress(finding: Finding) -> str:
     if finding.published < finding.revision:
         return f"revision {finding.revision} is not published yet: {_newest_published(finding)}"
     waited_for = [each for each in finding.nodes if each.waited_for]
+    if not waited_for:
+        return "published; no node is waited for"
     lacking = [each.node for each in waited_for if not each.holds]
     text = f"published; {len(waited_for) - len(lacking)} of {len(waited_for)} nodes have realized it"
     return f"{text}, not {', '.join(lacking)}" if lacking else text

@@ -80,7 +80,8 @@ class Waiting:
             await self._read_mark()
             await self._read_span()
         finding = self._find()
-        self._progress(finding)
+        if finding.published < self._revision or (self._span_known and self._complete):
+            self._progress(finding)
         return finding
 
     async def _read_mark(self) -> None:

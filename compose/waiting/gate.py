@@ -34,7 +34,12 @@ Ask = Callable[[float], GateAnswer]
 
 @click.command(epilog=EXAMPLES)
 @click.option(
-    "--host", envvar="EASTWEST_HOST_IP", required=True, metavar="ADDRESS", help="The own node's (status.hostIP)."
+    "--host",
+    envvar="EASTWEST_HOST_IP",
+    show_envvar=True,
+    required=True,
+    metavar="ADDRESS",
+    help="The own node's (status.hostIP).",
 )
 @click.option("--port", default=GATE_PORT, show_default=True, help="Of its enforcer (gate_listen).")
 @click.option(

@@ -34,6 +34,8 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
 def span_of(changed: Changed, policy: Policy) -> Span:
     """The span of *changed* by what is published, *policy*, which has it."""
+    if changed.superseded:
+        return Span(reason="every node: the object has changed since")
     match changed.object:
         case Pod() as pod if not _forgotten_elsewhere(pod, changed):
             seen = view(pod)[0]

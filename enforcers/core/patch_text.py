@@ -1,13 +1,17 @@
 """A patch in a line, for people."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from enforcers.core.difference import Patch
 from enforcers.core.layout import CHAIN_PREFIX
 
+NAMED: Final = 3
+"""Chains that are named; of more, how many."""
+
 
 def describe(patch: Patch) -> str:
-    """``+3 -1 members; 2 sets made; IPv4 EW-IN-NEW``; each part only where there is any."""
+    """``+3 -1 members; 2 sets made; IPv4, IPv6: EW-IN-NEW``; each part only where there is any."""
     return "; ".join(describe_parts(patch))
 
 
@@ -20,8 +24,12 @@ def describe_parts(patch: Patch) -> Iterator[str]:
     for count, what in ((len(patch.create), "made"), (len(patch.replace), "replaced"), (len(patch.destroy), "removed")):
         if count:
             yield f"{count} {'set' if count == 1 else 'sets'} {what}"
+    written: dict[str, list[str]] = {}
     for family, text in patch.tables.items():
-        declared = [line[1:].split()[0] for line in text.splitlines() if line.startswith(f":{CHAIN_PREFIX}")]
-        yield f"IPv{family} {', '.join(declared) or 'jumps'}"
+        chains = [line[1:].split()[0] for line in text.splitlines() if line.startswith(f":{CHAIN_PREFIX}")]
+        what = ", ".join(chains) if len(chains) <= NAMED else f"{len(chains)} chains"
+        written.setdefault(what or "jumps", []).append(f"IPv{family}")
+    for what, families in written.items():
+        yield f"{', '.join(families)}: {what}"
     if gone := len(patch.unhook) + len(patch.displaced):
         yield f"{gone} {'jump' if gone == 1 else 'jumps'} removed"

@@ -37,6 +37,7 @@ class Inspection(msgspec.Struct, frozen=True):
 
     @property
     def problems(self) -> list[str]:
+        """In words that stay the same as long as the problem does."""
         found = [
             f"a rule in table {each.table}, chain {each.chain} writes to the bit of the connection mark that is ours"
             for each in self.mark_rules
@@ -44,7 +45,7 @@ class Inspection(msgspec.Struct, frozen=True):
         if self.rules > RULES:
             found.append(f"of its {self.rules} rules the first {RULES} were looked at for who else writes to our bit")
         if self.share >= NEARLY_FULL:
-            found.append(f"its connection table holds {self.connections} of at most {self.limit}")
+            found.append(f"its connection table is full to {NEARLY_FULL:.0%} or more of {self.limit} connections")
         return found
 
 

@@ -68,8 +68,8 @@ def test_an_instant_is_said_as_such_or_as_how_long_ago():
 
 
 def test_columns_stand_in_line_with_what_was_printed_before():
-    assert output.aligned([("A", "LONG"), ("bb", "")]) == ["A    LONG", "bb   -"]
-    assert output.aligned([("x", "y")], output.widths([("wide one", "z")])) == ["x          y"]
+    assert output.aligned([("A", "LONG"), ("bb", "")]) == ["A   LONG", "bb  -"]
+    assert output.aligned([("x", "y")], output.widths([("wide one", "z")])) == ["x         y"]
 
 
 def test_every_row_has_its_headings():
@@ -102,6 +102,19 @@ def test_a_pod_that_could_not_be_programmed_says_why_when_wide():
     assert "no iptables there" in cells
 
 
+def test_what_is_wrong_with_a_pod_that_holds_its_rules_is_told_when_wide_and_in_json():
+    detail = PodDetail(uid="u", namespace="s", name="p", state=PodState.ENFORCED, problems=("its table is full",))
+    heard = {(Component.RUNTIME, "n1"): Heard(RuntimeStatus(node="n1", pods=(detail,)), 100.0)}
+    report = ContainerWorkload(namespace="s", name="p", uid="u", node="n1")
+    spoken = Spoken(heard, 101.0, 7)
+
+    cells = dict(
+        zip((*HEADINGS[ContainerWorkload][0], *HEADINGS[ContainerWorkload][1]), row(report, spoken, True), strict=True)
+    )
+    assert (cells["ENFORCEMENT"], cells["TROUBLE"]) == ("enforced", "its table is full")
+    assert joined(report, spoken)["status"]["problems"] == ("its table is full",)
+
+
 def test_the_summary_counts_what_enforcers_made_of_their_pods_but_not_what_an_offline_one_said():
     here = CvenStatus(node="n1", heartbeat="", pods={PodState.ENFORCED: 3, PodState.ADVISORY: 1}, bypassable=2)
     there = CvenStatus(node="n2", heartbeat="", pods={PodState.ENFORCED: 2, PodState.UNENFORCEABLE: 1})
@@ -129,7 +142,7 @@ def test_the_summary_shows_components_their_lag_and_what_is_wrong():
     }
     report = Summary(cluster="c", errors=(Trouble("Pod/s/p", "wrong"),), errors_total=1)
     lines = "\n".join(summary(report, Spoken(heard, 101.0, 7)))
-    assert "realized 6 of 7, 1 exceptions" in lines
+    assert "realized 6 of 7, 1 exception" in lines
     assert "leading, epoch 3" in lines
     assert "degraded" in lines or "offline" in lines
     assert "processor p: too old" in lines
@@ -157,13 +170,29 @@ def test_a_program_reads_as_a_person_would_say_it():
         ports: frozenset(),
     }
     said = "\n".join(text(program, sets))
-    assert "isolated by NetworkPolicy/s/deny; what no line allows is blocked, except from its own node\n" in said
-    assert "isolated by NetworkPolicy/s/out; what no line allows is blocked\n" in said
-    assert "nothing is allowed" in said
-    assert "allow to anyone   on 80-90/TCP   NetworkPolicy/s/out   rule r" in said
-    assert f"allow to Services {allowed} (1)" in said
+    assert [" ".join(line.split()) for line in said.splitlines()[2:12]] == [
+        "",
+        "Ingress: isolated by NetworkPolicy/s/deny",
+        "allow from its own node on any port always",
+        "block whatever else on any port it is isolated",
+        "",
+        "Egress: isolated by NetworkPolicy/s/out",
+        f"allow to Services {allowed} (1) as listed all endpoints are allowed",
+        "block to other Services (1 address) on any port not all endpoints are allowed",
+        "allow to anyone on 80-90/TCP NetworkPolicy/s/out (rule r)",
+        "block whatever else on any port it is isolated",
+    ]
     assert "10.9.0.1:80/TCP" in said
-    assert "block to other Services (1 addresses)" in said
+
+
+def test_a_program_of_many_policies_and_members_fits_a_terminal():
+    peers = set_id(SetKind.ADDRESSES, "many")
+    many = tuple(f"NetworkPolicy/payments-production/a-policy-with-a-long-name-{number}" for number in range(9))
+    rule = Rule(id="qz5fkq2mxnwzgpkd", policy=many[0], sets=(peers,), ports=(PortRange(TCP, 80, 80),))
+    program = Program(uid="u", namespace="s", name="p", node="n", ingress=Direction(isolating=many, rules=(rule,)))
+    lines = list(text(program, {peers: frozenset(pack(f"2001:db8:abcd:1234::{last:x}") for last in range(100))}))
+    assert max(len(line) for line in lines if "(rule " not in line) <= 120
+    assert " ".join("\n".join(lines).split()).count("a-policy-with-a-long-name-8") == 1
 
 
 def test_the_documents_table_of_the_reports_is_what_the_schema_says():

@@ -1,11 +1,16 @@
 """What no event tells of a Pod: who else writes to our bit, and how full its connection table is."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.core.netlink.rule_listing import MarkRule
+from enforcers.enforcer import describe
+from enforcers.inspecting import look
 from enforcers.kernel.inspecting import Inspection
-from tests.enforcers.cven_world import Told, running, told, until
+from enforcers.runtimes.given_runtime import GivenRuntime
+from schemas.status import PodState, RuntimeStatus
+from tests.enforcers.cven_world import Told, realized, running, told, until
 from tests.enforcers.pod_world import ALLOW, World, both, enforced, sets
 
 pytestmark = pytest.mark.netns
@@ -59,6 +64,25 @@ async def test_such_a_rule_is_a_problem_of_its_pod_in_the_status(world):
         )
 
 
+async def test_it_is_told_of_its_pod_beside_its_state_and_logged_once(world):
+    world.command("web", "nft", "-f", "-", text="table ip t {\nchain c {\nct mark set 0\n}\n}\n")
+    problem = "a rule in table t, chain c writes to the bit of the connection mark that is ours"
+    async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 1)
+        pod = cven.node.pods["uid-web"]
+        pod.connections.inspected = Inspection()
+        with capture_logs() as logged:
+            await look(pod)
+            await look(pod)
+        assert [(each["pod"], each["problem"]) for each in logged] == [("shop/web", problem)]
+
+        _, runtime = describe(cven, GivenRuntime())
+        assert isinstance(runtime, RuntimeStatus)
+        assert [(each.name, each.state, each.problems) for each in runtime.pods] == [
+            ("web", PodState.ENFORCED, (problem,)),
+        ]
+
+
 async def test_connections_are_counted_against_their_limit(world):
     pod = await enforced(world, ALLOW, sets(clients=both("a")))
     for _ in range(3):
@@ -71,6 +95,7 @@ async def test_connections_are_counted_against_their_limit(world):
 
 
 def test_a_table_that_is_nearly_full_is_a_problem():
-    assert Inspection(90, 100).problems == ["its connection table holds 90 of at most 100"]
+    assert Inspection(90, 100).problems == ["its connection table is full to 90% or more of 100 connections"]
+    assert Inspection(90, 100).problems == Inspection(91, 100).problems, "or it would be told again and again"
     assert Inspection(89, 100).problems == []
     assert Inspection(1, 0).problems == []

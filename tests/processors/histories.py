@@ -55,14 +55,30 @@ class Writer:
         kind, meta = document["kind"], document["metadata"]
         uid = meta.setdefault("uid", f"uid-{kind}-{meta.get('namespace', '')}-{meta['name']}".lower())
         projected = encode_object(msgspec.convert(document, TYPES[kind]) if kind != "NetworkPolicy" else document)
-        return self._entry(kind, meta.get("namespace", ""), meta["name"], projected, uid=uid, type_=type_)
+        return self._entry(
+            kind,
+            meta.get("namespace", ""),
+            meta["name"],
+            projected,
+            uid=uid,
+            type_=type_,
+            version=meta.get("resourceVersion", ""),
+        )
 
     def _entry(
-        self, kind: str, namespace: str, name: str, body: bytes, *, uid: str = "", type_: EventType = EventType.ADDED
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        body: bytes,
+        *,
+        uid: str = "",
+        type_: EventType = EventType.ADDED,
+        version: str = "",
     ) -> Entry:
         event = Event(
-            type=type_, kind=kind, namespace=namespace, name=name, uid=uid, observed_at=OBSERVED, epoch=self.epoch,
-            object=msgspec.Raw(body),
+            type=type_, kind=kind, namespace=namespace, name=name, uid=uid, resource_version=version,
+            observed_at=OBSERVED, epoch=self.epoch, object=msgspec.Raw(body),
         )  # fmt: skip
         return Entry(event.key, encode_event(event))
 

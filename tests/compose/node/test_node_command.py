@@ -1,96 +1,23 @@
 """`eastwest node` as whoever stands on a node types it: a process, a unix socket, an enforcer without NATS."""
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from enforcers.enforcer import Enforcer, describe
+from enforcers.enforcer import describe
 from enforcers.local_socket import EnforcerAtWork
 from enforcers.runtimes.given_runtime import GivenRuntime
-from enforcers.settings import EnforcerSettings
-from enforcers.snapshot import Kept, save
-from schemas import sets as packing
 from schemas.programs import Denial, denial_id
 from schemas.status import CvenStatus, PodState
 from streams.lifecycle import leaves
-from streams.nats_bus import NatsBus
-from streams.telemetry import Health
 from tests.components.waiting import until
 from tests.compose.commands import eastwest
-from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, made_world
+from tests.compose.node.standing import Standing, standing
+from tests.enforcers.pod_world import ALLOW, CLIENTS
 
 pytestmark = pytest.mark.netns
-
-
-@pytest.fixture
-def world(capable: None) -> Any:
-    with made_world() as world:
-        yield world
-
-
-class Standing:
-    """An enforcer that has never reached NATS, and enforces what it kept."""
-
-    def __init__(self, world: World, folder: Path) -> None:
-        self.world = world
-        self.socket = folder / "enforcer.sock"
-        self.folder = folder
-        save(folder / "snapshot", kept())
-        self.service = Enforcer(
-            EnforcerSettings(node="node-1", disk_after_seconds=0.02),
-            never_connected(),
-            GivenRuntime([world.sandbox()]),
-            node_netns=world.path("node"),
-            snapshot=folder / "snapshot",
-            kept_orders=folder / "orders",
-            local=self.socket,
-            health=Health(),
-            registry=CollectorRegistry(),
-        )
-
-    async def ask(self, *words: str, code: int = 0) -> str:
-        status, said = await eastwest("node", "--socket", self.socket, *words)
-        assert status == code, said
-        return said
-
-    async def ask_json(self, *words: str, code: int = 0) -> Any:
-        return json.loads(await self.ask(*words, "-o", "json", code=code))
-
-    @property
-    def ruled(self) -> bool:
-        return "EW-IN" in self.world.rules()
-
-
-def kept() -> Kept:
-    return Kept(revision=5, programs=(ALLOW,), sets={CLIENTS: (packing.pack_members(both("a"), 4), b"")})
-
-
-@asynccontextmanager
-async def never_connected() -> AsyncIterator[NatsBus]:
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
-    yield
-
-
-@asynccontextmanager
-async def standing(world: World, folder: Path, *, expected_rules: bool = True) -> AsyncIterator[Standing]:
-    made, stop = Standing(world, folder), asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(made.service.run(stop), name="enforcer")
-        try:
-            await until("the socket", made.socket.exists)
-            if expected_rules:
-                await until("the rules from disk", lambda: made.ruled)
-            yield made
-        finally:
-            stop.set()
 
 
 async def test_it_tells_of_pods_programs_sets_patches_and_counters_while_nats_is_away(world, tmp_path: Path):
@@ -114,11 +41,21 @@ async def test_it_tells_of_pods_programs_sets_patches_and_counters_while_nats_is
         allowed = by_rule[4, ALLOW.ingress.rules[0].id]
         assert allowed["packets"] >= 1
         assert allowed["policies"] == ["NetworkPolicy/shop/web"]
+        lines = (await here.ask("counters")).splitlines()
+        packets = lines[0].split().index("PACKETS")
+        assert "0" not in {line.split()[packets] for line in lines[1:-1]}
+        assert lines[-1].endswith("rules that no packet has met: --zeroes")
+        assert max(map(len, lines)) <= 120
+        assert len((await here.ask("counters", "--zeroes")).splitlines()) > len(lines)
         denied = by_rule[4, denial_id(Denial.DEFAULT, ALLOW.ingress.isolating)]
         assert (denied["packets"] >= 1, denied["policies"]) == (True, ["NetworkPolicy/shop/web"])
         state = await here.ask_json("status")
         assert (state["node"], state["from_disk"], state["orders"]) == ("node-1", True, [])
-        assert "snapshot on disk" in await here.ask("status")
+        here.service.cven.node.problems["sets"] = "slower than they should be"
+        told = await here.ask("status")
+        assert "snapshot on disk" in told
+        assert "enforced 1" in told
+        assert "slower than they should be" in told
 
 
 async def test_verify_tells_exactly_what_differs_and_writes_nothing(world, tmp_path: Path):
@@ -139,7 +76,7 @@ async def test_a_released_pod_has_no_rules_stays_so_over_a_restart_is_reported_a
 ):
     world.listen("web", 80)
     async with standing(world, tmp_path) as here:
-        assert "1 Pods here now" in await here.ask("release", "shop/web", "--reason", "INC-7")
+        assert "1 Pod here now" in await here.ask("release", "shop/web", "--reason", "INC-7")
         await until("the rules to go", lambda: not here.ruled)
         assert "ew-" not in world.command("web", "ipset", "list", "-n")
         assert world.reaches("b", "web", 80)
@@ -219,6 +156,10 @@ async def test_mistakes_are_told_with_the_way_out(world, tmp_path: Path):
         assert here.socket.stat().st_mode & 0o777 == 0o600
         assert "no Pod shop/nobody on node-1" in await here.ask("program", "shop/nobody", code=1)
         assert "no Pod shop/nobody" in await here.ask("release", "shop/nobody", code=1)
+        assert "name the Pod as shop/web" in await here.ask("release", "web", code=1)
+        assert "is the name right?" in await here.ask("release", "shpo")
+        assert "ended: released: shpo" in await here.ask("resume")
+        assert "no such Pod here" in await here.ask("verify", "-n", "shpo")
         assert "name a Pod" in await here.ask("release", code=2)
         assert "is not released" in await here.ask("resume", "shop/web", code=1)
         assert "nothing was ordered" in await here.ask("resume")

@@ -6,6 +6,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ async def test_it_waits_for_the_nodes_that_an_object_concerns_and_names_who_has_
         code, said = await eastwest(*wait)
         assert code == 1
         assert f"NetworkPolicy/shop/web is revision {revision}" in said
-        assert "n1     " in said
+        assert "n1    " in said
         assert "lags by 2 revisions" in said
         assert "n2" not in said, "none of its Pods has rules by this policy"
         assert "not realized within 0.5 s" in said
@@ -125,6 +126,57 @@ async def test_a_deleted_object_and_one_that_was_another_before_are_waited_for_e
             assert code == 1
             assert "n7" in said
             assert "must forget it" in said
+
+
+def applied(version: str, peer: str = "client") -> dict[str, Any]:
+    made = allow("web", {"app": "web"}, {"app": peer})
+    made["metadata"]["resourceVersion"] = version
+    return made
+
+
+async def test_an_event_of_the_resource_version_is_waited_for_before_its_revision_is(world, tmp_path: Path):
+    await world.begin()
+    older = await world.writer.put(applied("7"))
+    async with running(world, "one"):
+        await world.marked(older)
+        await say(world, "n1", older + 99)  # so it is not the nodes that are waited for
+        target = ("--object", "NetworkPolicy/shop/web", "-o", "json", *where(world, tmp_path))
+        assert (await eastwest("wait", *target))[0] == 0, "the older event is realized everywhere"
+
+        process = await start(*target, "--resource-version", "8")
+        assert process.stderr is not None
+        assert b"looking for the event of NetworkPolicy/shop/web" in await process.stderr.readline()
+        await world.writer.put(applied("80"))  # compared as a whole
+        newer = await world.writer.put(applied("8", peer="stranger"))
+        output, _ = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0
+        assert json.loads(output)["revision"] == newer
+
+
+async def test_an_event_that_was_followed_by_another_is_waited_for_on_every_node(world, tmp_path: Path):
+    await world.begin()
+    meant = await world.writer.put(applied("7"))
+    latest = await world.writer.put(applied("8"))
+    async with running(world, "one"):
+        await world.marked(latest)
+        await say(world, "n1", meant)
+        await say(world, "n7", meant - 1)
+        options = ("--object", "NetworkPolicy/shop/web", "--resource-version", "7", "--timeout", "0.5")
+        code, said = await eastwest("wait", *options, *where(world, tmp_path))
+        assert code == 1
+        assert f"Revision {meant} on every node: the object has changed since" in said
+        assert "n7" in said
+
+
+async def test_a_resource_version_that_never_comes_is_told_with_the_newest_one_that_did(world, tmp_path: Path):
+    await world.begin()
+    revision = await world.writer.put(applied("7"))
+    options = ("--object", "NetworkPolicy/shop/web", "--resource-version", "70", "--timeout", "0.2")
+    code, said = await eastwest("wait", *options, *where(world, tmp_path))
+    assert code == 1
+    assert f"the newest has 7, at revision {revision}" in said
+    code, said = await eastwest("wait", "--revision", "1", "--resource-version", "7", *where(world, tmp_path))
+    assert (code, "name that by --object" in said) == (2, True)
 
 
 async def test_mistakes_are_told_as_such(world, tmp_path: Path):
