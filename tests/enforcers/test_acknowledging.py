@@ -10,7 +10,7 @@ import pytest
 from enforcers.kernel import judging
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, realized, running, told, until
-from tests.enforcers.pod_world import DENY, World
+from tests.enforcers.pod_world import ALLOW, DENY, World, both
 
 pytestmark = pytest.mark.netns
 
@@ -92,12 +92,16 @@ async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exce
         return audit(*arguments)
 
     monkeypatch.setattr(judging, "audit", slowly)
-    reader = Told(told(7, DENY, clients=set()))
+    world.listen("web", 80)
+    reader = Told(told(6, ALLOW, clients=both("a")))
     try:
         async with running(world, reader) as cven:
+            await realized(cven, 6)
+            assert world.reaches("a", "web", 80)
+            reader.tell(told(7, DENY, clients=set()))
             await realized(cven, 7)
             assert [each.reason for each in cven.exceptions] == ["its connections are still being judged"]
-            reader.tell(told(8, complete=False, clients=set()))
+            reader.tell(told(8, complete=False, clients=both("b")))
             await realized(cven, 8)
 
             go.set()

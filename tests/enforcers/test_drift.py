@@ -103,7 +103,7 @@ async def test_a_heal_is_told_in_the_status_and_counted(world):
         metrics = cven.node.metrics.registry
         assert metrics.get_sample_value("eastwest_drift_healed_total", {"kind": "chain"}) == 1
         assert metrics.get_sample_value("eastwest_drift_healing_seconds_count") == 1
-        assert cven.node.patches[-1].what == "put back: IPv4 EW-IN-NEW"
+        assert cven.node.patches[-1].what == "put back: IPv4: EW-IN-NEW"
 
 
 async def test_our_own_writes_are_never_taken_for_tampering(world):
