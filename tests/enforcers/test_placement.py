@@ -9,7 +9,7 @@ from enforcers.kernel.addressing import place
 from enforcers.pod import PodEnforcement, Unenforceable
 from schemas import addresses
 from schemas.status import PodState
-from tests.enforcers.cven_world import Told, realized, running, told, until
+from tests.enforcers.cven_world import Told, running, told, until
 from tests.enforcers.pod_world import (
     ALLOW,
     DENY,
@@ -175,8 +175,7 @@ async def test_an_address_that_comes_late_is_told_and_the_others_are_guarded_mea
 
         world.ip("web", f"addr add {address('web', 6)}/64 dev eth0 nodad")
         await until("the Pod to be enforced", lambda: cven.state_of("uid-web") is PodState.ENFORCED)
-        await realized(cven, 1)
-        assert cven.exceptions == ()
+        await until("the exception to end", lambda: cven.exceptions == ())
 
 
 async def test_of_an_address_that_packets_reach_by_another_link_nothing_is_claimed(world):

@@ -174,9 +174,10 @@ def _node(plan: Plan, node: PlannedNode) -> Wiring:
     for other in plan.nodes:
         if other.name != node.name:
             items |= _routes_to_node(plan, other)
-    # A connection that the node itself begins needs a route before its destination is translated. Where somebody beyond
-    # the cluster has the address as well, what is not the Service's goes to them.
-    virtual = (address for service in plan.services for address in service.addresses)
+    # A connection that the node itself begins needs a route before its destination is translated. Where a node or
+    # somebody beyond the cluster has the address as well, what is not the Service's goes to them.
+    taken = {address for each in plan.nodes for address in each.local}
+    virtual = (address for service in plan.services for address in service.addresses if address not in taken)
     items |= dict(_route(address, f"dev {BRIDGE}") for address in virtual)
     items |= dict(_route(address, f"dev {UPLINK}") for address in plan.externals)
     return Wiring(NODE, items)

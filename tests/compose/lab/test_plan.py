@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from compose.lab.plan import LabNode, LabPod, Layout, Plan, make_plan, spread
+from compose.lab.plan import LabNode, LabPod, Layout, Plan, VirtualPort, make_plan, spread
 from compose.lab.wires.wiring import FABRIC, HOST, NODE, changes, wire
 
 
@@ -127,3 +127,14 @@ def test_a_pod_on_another_node_is_a_new_namespace_whose_old_link_goes_first() ->
 
     assert todo.detach == ((before.node("node-1").netns, (f"link del {before.pod('x/a').link}",)),)
     assert todo.delete == todo.create == (after.pod("x/a").netns,)
+
+
+def test_the_way_to_a_node_stays_where_a_service_has_its_address() -> None:
+    nodes = (LabNode(name="a", addresses=("192.0.2.1",)), LabNode(name="b"))
+    taken = VirtualPort(service="x/s", addresses=("192.0.2.1", "10.96.0.9"), port=80)
+    plan = make_plan("t", Layout(nodes=nodes, services=(taken,)))
+
+    items = wire(plan)[plan.node("b").netns].items
+
+    assert items["route 192.0.2.1/32"].apply.endswith("dev fabric0")
+    assert items["route 10.96.0.9/32"].apply.endswith("dev br0")
