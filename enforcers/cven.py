@@ -16,20 +16,20 @@ from pathlib import Path
 
 import structlog
 
-from enforcers.acknowledging import Acknowledging
-from enforcers.drifting import Drifting
-from enforcers.inspecting import inspecting
 from enforcers.kernel.addressing import watch_addresses
 from enforcers.kernel.folders import Folders
 from enforcers.kernel.namespaces import HERE, RUN_NETNS
-from enforcers.local_node import LocalNode
 from enforcers.metrics import Metrics
-from enforcers.orders import Orders
-from enforcers.programming import Programming
+from enforcers.node.acknowledging import Acknowledging
+from enforcers.node.drifting import Drifting
+from enforcers.node.inspecting import inspecting
+from enforcers.node.local_node import LocalNode
+from enforcers.node.orders import Orders
+from enforcers.node.programming import Programming
+from enforcers.node.snapshot import Kept
+from enforcers.node.standing import Standing
 from enforcers.runtimes.runtime import Runtime
 from enforcers.settings import EnforcerSettings
-from enforcers.snapshot import Kept
-from enforcers.standing import Standing
 from schemas.policy import NodeUpdate
 from schemas.status import Order, PodException, PodState
 from streams.lifecycle import first_of

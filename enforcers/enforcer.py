@@ -10,22 +10,22 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
+from enforcers.answering.gate import Gate
+from enforcers.answering.gate_serving import serve_gate
+from enforcers.answering.hearing import Hearing
+from enforcers.answering.local_api import LocalApi, serving_locally
 from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.statistics import latency
 from enforcers.cven import Cven
-from enforcers.gate import Gate
-from enforcers.gate_serving import serve_gate
-from enforcers.hearing import Hearing
-from enforcers.kernel.chain_trial import choose_chain_backend
-from enforcers.kernel.families import families
 from enforcers.kernel.namespaces import HERE, CommandFailed
-from enforcers.kernel.set_trial import choose_backend
-from enforcers.local_api import LocalApi, serving_locally
+from enforcers.kernel.rules.chain_trial import choose_chain_backend
+from enforcers.kernel.rules.families import families
+from enforcers.kernel.sets.set_trial import choose_backend
 from enforcers.measuring import Measures
 from enforcers.metrics import Metrics
+from enforcers.node.snapshot import Kept, SnapshotUnreadable, load, save
 from enforcers.runtimes.runtime import Runtime
 from enforcers.settings import EnforcerSettings
-from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
 from schemas import sets
 from schemas.policy import NodeUpdate
 from schemas.status import CvenStatus, PodDetail, RuntimeStatus, Status

@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.kernel import conntrack, tables
-from enforcers.kernel.chain_backends import RestoreChains
+from enforcers.kernel import tables
+from enforcers.kernel.connections import conntrack
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
-from enforcers.kernel.set_backends import RestoreSets
+from enforcers.kernel.rules.chain_backends import RestoreChains
+from enforcers.kernel.sets.set_backends import RestoreSets
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 
 PARALLEL = 8

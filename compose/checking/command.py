@@ -21,7 +21,7 @@ from compose.checking.results import CaseResult, FileCase, totals
 from compose.lab.capability import ensure_capable
 from compose.lab.choosing import explained
 from compose.lab.command import raise_file_limit
-from enforcers.kernel.set_backends import BackendName
+from enforcers.kernel.sets.set_backends import BackendName
 from streams.child_process import ChildEnded
 from streams.errors import StreamError
 from streams.nats_child import NatsNotReady

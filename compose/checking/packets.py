@@ -28,9 +28,9 @@ from compose.lab.network import Lab
 from compose.lab.probing import Answer, Outcome, probe_all
 from compose.lab.wires.checking import NotClosed, NotReady
 from enforcers.cven import Cven
-from enforcers.kernel.set_backends import BackendName
+from enforcers.kernel.sets.set_backends import BackendName
 from enforcers.metrics import Metrics
-from enforcers.programming import LATE
+from enforcers.node.programming import LATE
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from streams.telemetry import Health

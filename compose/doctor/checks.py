@@ -10,7 +10,7 @@ from typing import Final
 
 from compose.doctor.finding import Finding
 from compose.lab.capability import user_namespace_obstacles
-from enforcers.kernel import set_trial
+from enforcers.kernel.sets import set_trial
 
 PROGRAMS: Final = {
     "iptables-nft-restore": "apt install iptables",

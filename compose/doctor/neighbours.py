@@ -15,7 +15,7 @@ import msgspec
 
 from compose.doctor.finding import Finding
 from enforcers.core.netlink.connections import Connection
-from enforcers.kernel import conntrack
+from enforcers.kernel.connections import conntrack
 from enforcers.kernel.namespaces import HERE
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from enforcers.runtimes.cri import CriRuntime

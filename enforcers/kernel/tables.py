@@ -8,12 +8,12 @@ from enforcers.core.counting import parse_counters
 from enforcers.core.difference import Jump, Patch, compare, desire
 from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
 from enforcers.core.observation import Observed
-from enforcers.kernel import rules
-from enforcers.kernel.chain_backends import PREFIXES, ChainBackend
-from enforcers.kernel.legacy_tables import legacy_problems, used_tables
 from enforcers.kernel.namespaces import run
-from enforcers.kernel.rules import RulesRead
-from enforcers.kernel.set_backends import SetBackend
+from enforcers.kernel.rules import native
+from enforcers.kernel.rules.chain_backends import PREFIXES, ChainBackend
+from enforcers.kernel.rules.legacy_tables import legacy_problems, used_tables
+from enforcers.kernel.rules.native import RulesRead
+from enforcers.kernel.sets.set_backends import SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.local import RuleCounter
 from schemas.programs import Program
@@ -28,7 +28,7 @@ async def observe(namespace: Path, sets: SetBackend) -> Observed:
 
 def _read(namespace: Path) -> tuple[RulesRead, Mapping[Family, Sequence[str]]]:
     with NetlinkSocket(namespace, NETLINK_NETFILTER) as netlink:
-        return rules.read(netlink), used_tables(namespace)
+        return native.read(netlink), used_tables(namespace)
 
 
 async def write(namespace: Path, patch: Patch, sets: SetBackend, chains: ChainBackend) -> None:
@@ -61,7 +61,7 @@ async def _remove(namespace: Path, jumps: Sequence[Jump]) -> None:
     if jumps:
         netlink = NetlinkSocket(namespace, NETLINK_NETFILTER)
         try:
-            await asyncio.to_thread(rules.remove, netlink, jumps)
+            await asyncio.to_thread(native.remove, netlink, jumps)
         finally:
             netlink.close_behind()
 

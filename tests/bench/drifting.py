@@ -17,7 +17,8 @@ from compose.lab.capability import obstacles
 from enforcers.core.difference import Jump
 from enforcers.core.layout import Interface
 from enforcers.core.rendering import jumps
-from enforcers.kernel import namespaces, rules
+from enforcers.kernel import namespaces
+from enforcers.kernel.rules import native
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from tests.bench.measuring import Figure, Unavailable, at_least, quantile
 from tests.components.waiting import until
@@ -85,9 +86,9 @@ async def _each(world: World, rounds: int, mend: Mend) -> list[float]:
     seconds = []
     with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
         for _ in range(rounds):
-            found = rules.read(netlink).tables[4]
+            found = native.read(netlink).tables[4]
             began = time.perf_counter()
-            rules.remove(netlink, [Jump(4, HOOK, found.jumps(HOOK)[0].handle)])
+            native.remove(netlink, [Jump(4, HOOK, found.jumps(HOOK)[0].handle)])
             await mend()
             seconds.append(time.perf_counter() - began)
     return seconds

@@ -17,7 +17,7 @@ from enforcers.core.layout import set_name
 from enforcers.core.netlink import ipset
 from enforcers.kernel.namespaces import inside
 from enforcers.kernel.scratch import scratch_namespace
-from enforcers.kernel.set_backends import NetlinkSets, RestoreSets, SetBackend
+from enforcers.kernel.sets.set_backends import NetlinkSets, RestoreSets, SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas import addresses
 from schemas.sets import SetKind, set_id

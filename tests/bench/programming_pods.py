@@ -24,7 +24,7 @@ from enforcers.core.observation import NOTHING
 from enforcers.core.set_rendering import FAMILY_NAMES
 from enforcers.cven import Cven
 from enforcers.kernel import namespaces
-from enforcers.kernel.chain_backends import PREFIXES, ChainBackendName
+from enforcers.kernel.rules.chain_backends import PREFIXES, ChainBackendName
 from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas import addresses
 from schemas.policy import Mark, NodeUpdate, SetChange

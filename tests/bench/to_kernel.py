@@ -26,7 +26,7 @@ from enforcers.core.layout import set_name
 from enforcers.core.netlink import ipset
 from enforcers.enforcer import Enforcer
 from enforcers.kernel import namespaces
-from enforcers.kernel.set_backends import NetlinkSets
+from enforcers.kernel.sets.set_backends import NetlinkSets
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings

@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from enforcers.cven import Cven
 from enforcers.metrics import Metrics
+from enforcers.node.snapshot import Kept
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
-from enforcers.snapshot import Kept
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
 from schemas.status import Tampering

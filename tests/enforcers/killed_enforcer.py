@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.pod import PodEnforcement
+from enforcers.pods.pod import PodEnforcement
 from enforcers.runtimes.runtime import Sandbox
 from tests.enforcers.pod_world import both, isolated, packed, program, rule, sets
 

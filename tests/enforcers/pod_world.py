@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from enforcers.core.layout import DEFAULT_MARK, NODE_SET
 from enforcers.core.node_state import TrackedSet
-from enforcers.kernel.chain_backends import ChainBackendName
-from enforcers.pod import PodEnforcement
+from enforcers.kernel.rules.chain_backends import ChainBackendName
+from enforcers.pods.pod import PodEnforcement
 from enforcers.runtimes.runtime import Sandbox
 from schemas import addresses
 from schemas.addresses import TCP

@@ -10,7 +10,7 @@ from typing import Final
 from enforcers.core.difference import Contents, Membership
 from enforcers.core.layout import FAMILIES, Family
 from enforcers.kernel.scratch import scratch_namespace
-from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
+from enforcers.kernel.sets.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.sets import SetKind, block, endpoint, kind_of, set_id

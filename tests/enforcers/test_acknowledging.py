@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enforcers.kernel import judging
+from enforcers.kernel.connections import judging
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, realized, running, told, until
 from tests.enforcers.pod_world import ALLOW, DENY, World, both

@@ -8,8 +8,8 @@ from enforcers.core.difference import compare, desire, primed
 from enforcers.core.layout import DEFAULT_MARK, Interface
 from enforcers.core.observation import NOTHING
 from enforcers.kernel import tables
-from enforcers.kernel.chain_backends import RestoreChains
-from enforcers.kernel.set_backends import RestoreSets
+from enforcers.kernel.rules.chain_backends import RestoreChains
+from enforcers.kernel.sets.set_backends import RestoreSets
 from tests.enforcers.conversing import conversations
 from tests.enforcers.pod_world import (
     ALLOW,

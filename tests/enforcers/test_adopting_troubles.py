@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enforcers.kernel import judging
+from enforcers.kernel.connections import judging
 from enforcers.kernel.sockets import NetlinkRefused
 from tests.enforcers.cven_world import until
 from tests.enforcers.pod_world import ALLOW, DENY, both, enforced, isolated, pod_of, program, rule, sets

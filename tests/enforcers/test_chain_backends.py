@@ -15,10 +15,10 @@ from enforcers.core.netlink.messages import ACK, REQUEST, attributes, message
 from enforcers.core.netlink.rules import Unencodable
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING
-from enforcers.kernel.chain_backends import PREFIXES, ChainBackend, NetlinkChains, RestoreChains, commit
 from enforcers.kernel.namespaces import CommandFailed, run
+from enforcers.kernel.rules.chain_backends import PREFIXES, ChainBackend, NetlinkChains, RestoreChains, commit
 from enforcers.kernel.scratch import scratch_namespace
-from enforcers.kernel.set_backends import NetlinkSets
+from enforcers.kernel.sets.set_backends import NetlinkSets
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual

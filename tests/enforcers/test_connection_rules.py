@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.kernel import conntrack
+from enforcers.kernel.connections import conntrack
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP, UDP
 from schemas.policy import Mark, NodeUpdate, SetChange

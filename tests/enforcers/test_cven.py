@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from enforcers.enforcer import Enforcer, keep_snapshots
+from enforcers.node.snapshot import Kept, SnapshotUnreadable, load, save
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
-from enforcers.snapshot import Kept, SnapshotUnreadable, load, save
 from schemas import sets as packing
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry
 
 from enforcers.kernel.addressing import addresses as addresses_in
 from enforcers.kernel.namespaces import NoNamespace
-from enforcers.local_node import LocalNode
 from enforcers.metrics import Metrics
-from enforcers.orders import Orders
-from enforcers.programming import Programming
+from enforcers.node.local_node import LocalNode
+from enforcers.node.orders import Orders
+from enforcers.node.programming import Programming
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings

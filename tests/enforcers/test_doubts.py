@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from enforcers.kernel import judging, tables
+from enforcers.kernel import tables
+from enforcers.kernel.connections import judging
 from tests.enforcers.pod_world import ALLOW, both, pod_of, sets
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from enforcers.kernel import tables
-from enforcers.kernel.set_backends import RestoreSets
+from enforcers.kernel.sets.set_backends import RestoreSets
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import PortRange, Virtual
 from schemas.sets import SetKind, block, echo, endpoint, set_id

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from enforcers.core.layout import DEFAULT_MARK, FAMILIES
-from enforcers.kernel.families import families
 from enforcers.kernel.namespaces import CommandFailed
-from enforcers.pod import PodEnforcement
+from enforcers.kernel.rules.families import families
+from enforcers.pods.pod import PodEnforcement
 from tests.enforcers.pod_world import ALLOW, both, enforced, sets
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("capable")]

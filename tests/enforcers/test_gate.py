@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from enforcers import gate_serving
+from enforcers.answering import gate_serving
 from enforcers.kernel.namespaces import inside
 from enforcers.runtimes.runtime import Sandbox
 from schemas.gate import GATE_PORT

@@ -10,11 +10,11 @@ from enforcers.core.layout import TABLE
 from enforcers.core.netlink import nftables, transaction
 from enforcers.core.netlink.messages import attribute
 from enforcers.core.netlink.transaction import NEW_CHAIN, NEW_TABLE, Step
-from enforcers.kernel import inspecting
 from enforcers.kernel import sockets as kernel_sockets
-from enforcers.kernel.set_backends import RestoreSets, listed
+from enforcers.kernel.connections import inspecting
+from enforcers.kernel.sets.set_backends import RestoreSets, listed
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
-from enforcers.pod import Unenforceable
+from enforcers.pods.pod import Unenforceable
 from tests.components.presence import missing
 from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, enforced, pod_of, sets
 

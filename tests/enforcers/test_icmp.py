@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.kernel import conntrack
+from enforcers.kernel.connections import conntrack
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas import sets as members
 from schemas.addresses import TCP, UDP

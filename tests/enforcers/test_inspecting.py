@@ -6,8 +6,8 @@ from structlog.testing import capture_logs
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.core.netlink.rule_listing import MarkRule
 from enforcers.enforcer import describe
-from enforcers.inspecting import look
-from enforcers.kernel.inspecting import Inspection
+from enforcers.kernel.connections.inspecting import Inspection
+from enforcers.node.inspecting import look
 from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas.status import PodState, RuntimeStatus
 from tests.enforcers.cven_world import Told, realized, running, told, until

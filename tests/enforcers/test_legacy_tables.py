@@ -7,7 +7,7 @@ import structlog
 
 from enforcers.core.legacy_rules import describe
 from enforcers.kernel import tables
-from enforcers.kernel.set_backends import RestoreSets
+from enforcers.kernel.sets.set_backends import RestoreSets
 from tests.components.presence import missing
 from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, sets
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcers.pod import PodEnforcement
+from enforcers.pods.pod import PodEnforcement
 from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.status import PodState

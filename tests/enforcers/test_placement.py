@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from enforcers.kernel.addressing import place
-from enforcers.pod import PodEnforcement, Unenforceable
+from enforcers.pods.pod import PodEnforcement, Unenforceable
 from schemas import addresses
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, running, told, until

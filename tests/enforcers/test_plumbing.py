@@ -3,7 +3,7 @@
 import pytest
 
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.kernel import conntrack
+from enforcers.kernel.connections import conntrack
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP
 from schemas.programs import PortRange

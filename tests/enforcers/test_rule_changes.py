@@ -6,7 +6,7 @@ import pytest
 
 from enforcers.kernel import sockets
 from enforcers.kernel.namespace_ids import NamespaceIds
-from enforcers.kernel.rule_changes import Changes, hear_rule_changes
+from enforcers.kernel.rules.rule_changes import Changes, hear_rule_changes
 
 pytestmark = pytest.mark.netns
 

@@ -11,10 +11,10 @@ import pytest_asyncio
 
 from compose.lab.network import Lab
 from compose.lab.plan import LabPod, Layout, VirtualPort
-from enforcers.core.cutting import Cut
+from enforcers.core.connections.cutting import Cut
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.core.node_state import TrackedSet
-from enforcers.pod import PodEnforcement
+from enforcers.pods.pod import PodEnforcement
 from schemas import addresses
 from schemas.addresses import PROTOCOL_NAMES, TCP
 from schemas.programs import Virtual

@@ -15,7 +15,7 @@ from compose.lab.capability import user_namespace_obstacles
 from enforcers.core.layout import set_name
 from enforcers.core.observation import ObservedSets
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
-from enforcers.kernel.set_backends import BackendName
+from enforcers.kernel.sets.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
 from tests.components.presence import missing
 from tests.enforcers.set_scenes import (

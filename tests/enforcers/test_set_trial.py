@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from enforcers.enforcer import SLOW_SETS, Enforcer, describe
-from enforcers.kernel.set_trial import choose_backend, trial
+from enforcers.kernel.sets.set_trial import choose_backend, trial
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from schemas.status import CvenStatus

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enforcers.snapshot import load
+from enforcers.node.snapshot import load
 from schemas.status import PodState
 from tests.components.kubernetes.node import Node
 from tests.components.kubernetes.remains import cut_power

@@ -10,9 +10,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from enforcers.enforcer import Enforcer
+from enforcers.node.snapshot import Kept, save
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
-from enforcers.snapshot import Kept, save
 from schemas import sets as packing
 from streams.nats_bus import NatsBus
 from streams.telemetry import Health

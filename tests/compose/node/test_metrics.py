@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from compose.embedded.told_source import ToldSource
 from compose.embedded.world import embedded
-from enforcers.inspecting import look
+from enforcers.node.inspecting import look
 from processors.settings import ProcessorSettings
 from schemas.status import PodState
 from streams.telemetry import serving

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from enforcers.answering.local_socket import EnforcerAtWork
 from enforcers.enforcer import describe
-from enforcers.local_socket import EnforcerAtWork
 from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas.programs import Denial, denial_id
 from schemas.status import CvenStatus, PodState

@@ -2,8 +2,8 @@
 
 import pytest
 
-from enforcers.core.adopting import Entry, Plan, Seen, anything, plan
-from enforcers.core.cutting import Judge
+from enforcers.core.connections.adopting import Entry, Plan, Seen, anything, plan
+from enforcers.core.connections.cutting import Judge
 from enforcers.core.netlink.connections import Connection, Endpoints, Tracked
 from enforcers.core.netlink.socket_diagnosis import Socket, SocketState
 from schemas import addresses

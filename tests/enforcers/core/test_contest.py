@@ -2,7 +2,7 @@
 
 import itertools
 
-from enforcers.core.contest import FIRST_SECONDS, HEALS_PER_MINUTE, LIMIT_SECONDS, MINUTE_SECONDS, Contest
+from enforcers.core.drift.contest import FIRST_SECONDS, HEALS_PER_MINUTE, LIMIT_SECONDS, MINUTE_SECONDS, Contest
 
 
 def fought(contest: Contest, heals: int, start: float = 0.0) -> list[float]:

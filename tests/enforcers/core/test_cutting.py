@@ -2,7 +2,7 @@
 
 import pytest
 
-from enforcers.core.cutting import Judge, may_tighten, no_longer_allowed
+from enforcers.core.connections.cutting import Judge, may_tighten, no_longer_allowed
 from enforcers.core.difference import Membership, Patch
 from enforcers.core.netlink.connections import Connection, Endpoints
 from schemas import addresses

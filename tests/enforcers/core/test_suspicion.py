@@ -2,8 +2,8 @@
 
 import pytest
 
+from enforcers.core.drift.suspicion import Suspicion, is_covered
 from enforcers.core.netlink.nftables import Generation
-from enforcers.core.suspicion import Suspicion, is_covered
 
 
 @pytest.mark.parametrize(

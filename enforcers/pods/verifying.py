@@ -9,16 +9,16 @@ import itertools
 from collections.abc import Mapping
 
 from enforcers.core.difference import Table
+from enforcers.core.drift.verification import of_set, of_table, suspicious
 from enforcers.core.layout import FAMILIES, Family, Interface, set_name
 from enforcers.core.netlink import ipset, set_listing
 from enforcers.core.netlink.messages import text
 from enforcers.core.observation import ObservedSets, ObservedTable
 from enforcers.core.set_rendering import kernel_members, of_family
-from enforcers.core.verification import of_set, of_table, suspicious
-from enforcers.kernel import rules
 from enforcers.kernel.addressing import place
-from enforcers.kernel.rules import RulesRead
-from enforcers.kernel.set_backends import listed as listing
+from enforcers.kernel.rules import native
+from enforcers.kernel.rules.native import RulesRead
+from enforcers.kernel.sets.set_backends import listed as listing
 from enforcers.kernel.sockets import NetlinkSocket
 from enforcers.runtimes.runtime import Sandbox
 from schemas.status import Difference, DriftKind
@@ -54,16 +54,16 @@ class ReadBack:
 
     def stands(self, netlink: NetlinkSocket, wanted: Mapping[Family, Table]) -> bool:
         """Whether our rules were found to be as *wanted*, and none changed since: 10 µs. Raises `NetlinkRefused`."""
-        return self._wanted == wanted and rules.generation(netlink).number == self.generation
+        return self._wanted == wanted and native.generation(netlink).number == self.generation
 
     def check_rules(self, netlink: NetlinkSocket, wanted: Mapping[Family, Table]) -> list[Difference]:
         """What of our rules is not as *wanted*. Raises `NetlinkRefused`. Blocks: 10 µs where no rule changed."""
-        if self._wanted == wanted and rules.generation(netlink).number == self.generation:
+        if self._wanted == wanted and native.generation(netlink).number == self.generation:
             return []
-        found = rules.read(netlink)
+        found = native.read(netlink)
         differences = self.take(found, wanted)
         if differences and not found.settled:  # others write all the while: what is so twice is so
-            again = self.take(rules.read(netlink), wanted)
+            again = self.take(native.read(netlink), wanted)
             differences = [each for each in differences if each in again]
         return differences
 

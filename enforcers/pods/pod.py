@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from enforcers.core.cutting import Cut, may_tighten
+from enforcers.core.connections.cutting import Cut, may_tighten
 from enforcers.core.difference import (
     Desired,
     Patch,
@@ -28,15 +28,15 @@ from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.observation import Observed
 from enforcers.kernel import namespaces, tables
 from enforcers.kernel.addressing import place
-from enforcers.kernel.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
-from enforcers.kernel.judging import Ground, Judged
+from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
 from enforcers.kernel.namespaces import CommandFailed
-from enforcers.kernel.rules import RulesRead
-from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
-from enforcers.pod_connections import CutSink, PodConnections
+from enforcers.kernel.rules.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
+from enforcers.kernel.rules.native import RulesRead
+from enforcers.kernel.sets.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
+from enforcers.pods.pod_connections import CutSink, PodConnections
+from enforcers.pods.verifying import ReadBack, of_links
 from enforcers.runtimes.runtime import Sandbox
-from enforcers.verifying import ReadBack, of_links
 from schemas import addresses
 from schemas.programs import Program
 from schemas.status import Difference, PodState
@@ -45,7 +45,7 @@ PRIMING_SECONDS: Final = 1.0
 """For some ten thousand connections."""
 _PLAIN: Final = re.compile(r"[\w.@-]+", re.ASCII)
 """Names of links: a Pod may have others, with which a rule means something else than the link of that name."""
-_log = structlog.get_logger("enforcers.pod")
+_log = structlog.get_logger("enforcers.pods.pod")
 
 
 class Unenforceable(Exception):

@@ -1,6 +1,6 @@
 """Whether chains can be written by netlink on this kernel, shown by trying: the tool lists the same as of its own.
 
-python -m enforcers.kernel.chain_trial      says what is wrong; exit code 1
+python -m enforcers.kernel.rules.chain_trial      says what is wrong; exit code 1
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from enforcers.core.netlink import transaction
 from enforcers.core.netlink.rules import Unencodable
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING
-from enforcers.kernel.chain_backends import PREFIXES, ChainBackendName, RestoreChains, commit
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace, run
+from enforcers.kernel.rules.chain_backends import PREFIXES, ChainBackendName, RestoreChains, commit
 from enforcers.kernel.scratch import scratch_namespace
-from enforcers.kernel.set_backends import NetlinkSets
+from enforcers.kernel.sets.set_backends import NetlinkSets
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual

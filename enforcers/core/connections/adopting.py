@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from enforcers.core.cutting import Cut, Judge
+from enforcers.core.connections.cutting import Cut, Judge
 from enforcers.core.netlink.connections import Connection, Endpoints, Tracked
 from enforcers.core.netlink.socket_diagnosis import Socket, SocketState
 from schemas.addresses import TCP, UDP, is_loopback

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from enforcers.gate import Gate, Stranger
+from enforcers.answering.gate import Gate, Stranger
 from enforcers.kernel.namespaces import inside
 from schemas import addresses
 from schemas.gate import GATE_PATH, LONGEST_WAIT_SECONDS, GateAnswer, encode_gate_answer
@@ -26,7 +26,7 @@ LIFE_SECONDS: Final = 2 * LONGEST_WAIT_SECONDS
 """Of a connection: for one answer, and a slow client."""
 BACKLOG: Final = 128
 
-_log = structlog.get_logger("enforcers.gate")
+_log = structlog.get_logger("enforcers.answering.gate")
 
 
 async def serve_gate(gate: Gate, listen: str, netns: Path, health: Health) -> None:

@@ -12,14 +12,16 @@ from typing import Final
 
 import msgspec
 
-from enforcers.core import adopting, layout
-from enforcers.core.adopting import Seen
-from enforcers.core.cutting import Cut, Judge, no_longer_allowed
+from enforcers.core import layout
+from enforcers.core.connections import adopting
+from enforcers.core.connections.adopting import Seen
+from enforcers.core.connections.cutting import Cut, Judge, no_longer_allowed
 from enforcers.core.difference import Sets
 from enforcers.core.netlink.connections import Connection
-from enforcers.kernel import addressing, conntrack
-from enforcers.kernel.conntrack import NodeTable
-from enforcers.kernel.socket_listing import any_sockets, sockets
+from enforcers.kernel import addressing
+from enforcers.kernel.connections import conntrack
+from enforcers.kernel.connections.conntrack import NodeTable
+from enforcers.kernel.connections.socket_listing import any_sockets, sockets
 from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
 from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Program

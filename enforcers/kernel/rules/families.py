@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from enforcers.core.layout import FAMILIES, TABLE, Family
-from enforcers.kernel.chain_backends import PREFIXES, RestoreChains
 from enforcers.kernel.namespaces import CommandFailed
+from enforcers.kernel.rules.chain_backends import PREFIXES, RestoreChains
 from enforcers.kernel.scratch import scratch_namespace
 
 TRIED: Final = f"*{TABLE}\n:EW-IN - [0:0]\nCOMMIT\n"

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from enforcers.core.netlink import rule_listing
 from enforcers.core.netlink.rule_listing import MarkRule
-from enforcers.kernel import conntrack, rules
+from enforcers.kernel.connections import conntrack
+from enforcers.kernel.rules import native
 from enforcers.kernel.sockets import NetlinkSocket
 
 NEARLY_FULL: Final = 0.9
@@ -55,7 +56,7 @@ def inspect(netlink: NetlinkSocket, bits: int, before: Inspection) -> Inspection
 
     Raises `NetlinkRefused`. Blocks for some microseconds per rule; rules of iptables-legacy are not seen.
     """
-    usage, generation = conntrack.usage(netlink), rules.generation(netlink).number
+    usage, generation = conntrack.usage(netlink), native.generation(netlink).number
     if generation == before.generation:
         return replace(before, connections=usage[0], limit=usage[1])
     meddling: dict[MarkRule, None] = {}

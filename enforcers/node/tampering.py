@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from enforcers.core.contest import Contest
+from enforcers.core.drift.contest import Contest
 from enforcers.metrics import Metrics
 from enforcers.runtimes.runtime import Sandbox
 from schemas.status import Difference, Tampering
@@ -18,7 +18,7 @@ RECENT: Final = 8
 NAMED_DIFFERENCES: Final = 4
 NAMED_PROCESSES: Final = 4
 
-_log = structlog.get_logger("enforcers.tampering")
+_log = structlog.get_logger("enforcers.node.tampering")
 
 
 def tampering(api_uid: str, sandbox: Sandbox, differences: Sequence[Difference], processes: Sequence[str]) -> Tampering:

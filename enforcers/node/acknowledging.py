@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from enforcers.local_node import TROUBLE, LocalNode
-from enforcers.pod import PodEnforcement
+from enforcers.node.local_node import TROUBLE, LocalNode
+from enforcers.pods.pod import PodEnforcement
 from schemas.policy import Mark
 from streams.batches import Batches
 

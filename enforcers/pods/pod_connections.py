@@ -6,16 +6,16 @@ from pathlib import Path
 
 import structlog
 
-from enforcers.core.cutting import Cut
+from enforcers.core.connections.cutting import Cut
 from enforcers.core.difference import Sets
-from enforcers.kernel import conntrack, judging
-from enforcers.kernel.inspecting import Inspection, inspect
-from enforcers.kernel.judging import Ground, Judged
+from enforcers.kernel.connections import conntrack, judging
+from enforcers.kernel.connections.inspecting import Inspection, inspect
+from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
 from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Program
 
-_log = structlog.get_logger("enforcers.pod_connections")
+_log = structlog.get_logger("enforcers.pods.pod_connections")
 
 CutSink = Callable[[Sandbox, Sequence[Cut]], None]
 """Told of every connection that ends because it is not allowed."""

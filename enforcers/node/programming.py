@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from typing import Final
 
-from enforcers.local_node import TROUBLE, LocalNode
-from enforcers.pod import PodEnforcement
+from enforcers.node.local_node import TROUBLE, LocalNode
+from enforcers.pods.pod import PodEnforcement
 from schemas.policy import Mark
 from schemas.status import PodState
 from streams.backoff import Backoff

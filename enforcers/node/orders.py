@@ -10,7 +10,7 @@ from schemas.status import Order
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[Order, ...]).decode
-_log = structlog.get_logger("enforcers.orders")
+_log = structlog.get_logger("enforcers.node.orders")
 
 
 class Orders:

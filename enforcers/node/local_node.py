@@ -13,22 +13,22 @@ from typing import Final
 import structlog
 
 from enforcers.core import layout
-from enforcers.core.cutting import Cut
+from enforcers.core.connections.cutting import Cut
 from enforcers.core.difference import Patch, Sets
 from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.patch_text import describe
-from enforcers.cuts import Cuts
-from enforcers.kernel.chain_backends import ChainBackendName
 from enforcers.kernel.namespaces import HERE, CommandFailed, NoNamespace
-from enforcers.kernel.set_backends import BackendName
+from enforcers.kernel.rules.chain_backends import ChainBackendName
+from enforcers.kernel.sets.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
 from enforcers.metrics import Metrics
-from enforcers.orders import Orders, covers
-from enforcers.pod import NoAddress, PodEnforcement, Unenforceable
+from enforcers.node.cuts import Cuts
+from enforcers.node.orders import Orders, covers
+from enforcers.node.tampering import Tamperings
+from enforcers.pods.pod import NoAddress, PodEnforcement, Unenforceable
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
-from enforcers.tampering import Tamperings
 from schemas import addresses
 from schemas.local import PatchNote
 from schemas.policy import Mark, NodeUpdate
@@ -45,7 +45,7 @@ UNKNOWN: Final = Direction(isolating=("setting unknown_pods",))
 NOTED: Final = 500
 """Patches that are remembered for whoever asks."""
 
-_log = structlog.get_logger("enforcers.local_node")
+_log = structlog.get_logger("enforcers.node.local_node")
 
 
 class LocalNode:

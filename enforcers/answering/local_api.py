@@ -14,11 +14,11 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from enforcers.answering.local_socket import EnforcerAtWork, claimed
 from enforcers.cven import Cven
 from enforcers.kernel import tables
-from enforcers.local_node import TROUBLE
-from enforcers.local_socket import EnforcerAtWork, claimed
-from enforcers.pod import PodEnforcement
+from enforcers.node.local_node import TROUBLE
+from enforcers.pods.pod import PodEnforcement
 from schemas.local import (
     COUNT,
     NodeState,
@@ -37,7 +37,7 @@ from streams.reporting import VERSION, now
 AT_ONCE: Final = 8
 """Pods that are read at a time."""
 
-_log = structlog.get_logger("enforcers.local_api")
+_log = structlog.get_logger("enforcers.answering.local_api")
 
 T = TypeVar("T")
 

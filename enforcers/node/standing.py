@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from enforcers.local_node import LocalNode
+from enforcers.node.local_node import LocalNode
 from schemas.programs import Mode
 from schemas.status import PodException, PodState
 

@@ -11,9 +11,9 @@ from which the Pod asks, nobody can have been told to admit it.
 import asyncio
 from typing import Final
 
+from enforcers.answering.hearing import Hearing
 from enforcers.core import layout
 from enforcers.cven import Cven
-from enforcers.hearing import Hearing
 from schemas.gate import GateAnswer
 from schemas.programs import Mode, Program
 from schemas.status import PodState

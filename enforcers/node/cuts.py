@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from enforcers.core import cutting
+from enforcers.core.connections import cutting
 from enforcers.metrics import Metrics
 from enforcers.runtimes.runtime import Sandbox
 from schemas.status import Cut
@@ -17,7 +17,7 @@ KEPT: Final = 20
 LOGGED: Final = 200
 """Of one tightening; the metric counts all. Words for thousands at once would hold up everybody else."""
 
-_log = structlog.get_logger("enforcers.cuts")
+_log = structlog.get_logger("enforcers.node.cuts")
 
 
 class Cuts:

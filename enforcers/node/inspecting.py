@@ -5,13 +5,13 @@ from typing import Final
 
 import structlog
 
-from enforcers.local_node import TROUBLE, LocalNode
-from enforcers.pod import PodEnforcement
+from enforcers.node.local_node import TROUBLE, LocalNode
+from enforcers.pods.pod import PodEnforcement
 from schemas.status import PodState
 
 INSPECT_SECONDS: Final = 10.0
 
-_log = structlog.get_logger("enforcers.inspecting")
+_log = structlog.get_logger("enforcers.node.inspecting")
 
 
 async def inspecting(node: LocalNode) -> None:

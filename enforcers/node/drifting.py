@@ -13,12 +13,12 @@ from typing import Final
 
 import structlog
 
-from enforcers.core.suspicion import Suspicion, is_covered
+from enforcers.core.drift.suspicion import Suspicion, is_covered
 from enforcers.kernel.namespace_ids import NamespaceIds
-from enforcers.kernel.rule_changes import Changes, hear_rule_changes
-from enforcers.local_node import TROUBLE, LocalNode
-from enforcers.pod import PodEnforcement
-from enforcers.tampering import tampering
+from enforcers.kernel.rules.rule_changes import Changes, hear_rule_changes
+from enforcers.node.local_node import TROUBLE, LocalNode
+from enforcers.node.tampering import tampering
+from enforcers.pods.pod import PodEnforcement
 from schemas.status import PodState
 
 REST_SECONDS: Final = 0.02
@@ -26,7 +26,7 @@ LONGEST_REST_SECONDS: Final = 0.5
 TOLD_SECONDS: Final = 0.002
 DEAF: Final = "cannot hear who changes rules (NET_BROADCAST is missing): found only every {:g} s"
 
-_log = structlog.get_logger("enforcers.drifting")
+_log = structlog.get_logger("enforcers.node.drifting")
 
 
 class Drifting:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from enforcers.core.adopting import Entry
+from enforcers.core.connections.adopting import Entry
 from enforcers.core.netlink import connections
 from enforcers.core.netlink.connections import Connection, Endpoints
 from enforcers.kernel.namespaces import inside

@@ -1,6 +1,6 @@
 """Whether ipsets can be had by netlink on this kernel, shown by trying: what is written is what is read, both ways.
 
-python -m enforcers.kernel.set_trial        says what is wrong; exit code 1
+python -m enforcers.kernel.sets.set_trial        says what is wrong; exit code 1
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from enforcers.core.observation import ObservedSets
 from enforcers.core.set_rendering import of_family
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.scratch import scratch_namespace
-from enforcers.kernel.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
+from enforcers.kernel.sets.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 from schemas import addresses, sets
 from schemas.addresses import SCTP, TCP, UDP

@@ -1,0 +1,1 @@
+"""Whoever asks: a person on the node, a Pod at the gate."""

@@ -1,0 +1,1 @@
+"""Which connections go on, and which end."""

@@ -1,0 +1,1 @@
+"""What others changed of ours: whether to look, what differs, how often to put it back."""

@@ -1,0 +1,1 @@
+"""Rules of one namespace: written by two backends, read, and heard of when they change."""

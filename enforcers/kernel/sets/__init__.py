@@ -1,0 +1,1 @@
+"""Address sets of one namespace, by two backends."""
