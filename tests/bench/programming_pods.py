@@ -30,8 +30,8 @@ from schemas import addresses
 from schemas.policy import Mark, NodeUpdate, SetChange
 from tests.bench.measuring import Figure, Unavailable, at_least, settled_memory, timed
 from tests.components.waiting import until
-from tests.enforcers.crowd import SETS, Crowd, made_crowd, members
 from tests.enforcers.cven_world import Told, running_on
+from tests.enforcers.node.crowd import SETS, Crowd, made_crowd, members
 
 PODS: Final = 110
 """The most that a node has by default."""

@@ -10,7 +10,7 @@ from enforcers.core.observation import NOTHING
 from enforcers.kernel import tables
 from enforcers.kernel.rules.chain_backends import RestoreChains
 from enforcers.kernel.sets.set_backends import RestoreSets
-from tests.enforcers.conversing import conversations
+from tests.enforcers.connections.conversing import conversations
 from tests.enforcers.pod_world import (
     ALLOW,
     DENY,

@@ -17,8 +17,8 @@ from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.status import PodState
 from tests.components.waiting import until
-from tests.enforcers.crowd import Crowd, made_crowd, members
 from tests.enforcers.cven_world import Told, running_on
+from tests.enforcers.node.crowd import Crowd, made_crowd, members
 
 pytestmark = pytest.mark.netns
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from enforcers.core.rendering import PRIMING
-from tests.enforcers.conversing import conversations
-from tests.enforcers.killed_enforcer import BEGINS, DONE
+from tests.enforcers.connections.conversing import conversations
+from tests.enforcers.node.killed_enforcer import BEGINS, DONE
 from tests.enforcers.pod_world import World
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
@@ -28,7 +28,7 @@ LONGEST_SECONDS = 0.12
 def beginning(world: World, directions: str) -> Iterator[subprocess.Popen[str]]:
     """An enforcer that has just begun."""
     arguments = [str(world.path("web")), str(world.path("node")), world.chains, directions]
-    started = [sys.executable, "-m", "tests.enforcers.killed_enforcer", *arguments]
+    started = [sys.executable, "-m", "tests.enforcers.node.killed_enforcer", *arguments]
     with subprocess.Popen(started, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == BEGINS

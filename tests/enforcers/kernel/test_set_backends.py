@@ -18,7 +18,7 @@ from enforcers.kernel.namespaces import CommandFailed, NoNamespace
 from enforcers.kernel.sets.set_backends import BackendName
 from enforcers.kernel.sockets import NetlinkRefused
 from tests.components.presence import missing
-from tests.enforcers.set_scenes import (
+from tests.enforcers.kernel.set_scenes import (
     ADDRESSES,
     KEYS,
     NAME,
@@ -272,7 +272,7 @@ async def test_a_namespace_that_vanished_is_named(backend: BackendName, tmp_path
 WITHOUT_FORCE = """
 import asyncio, socket
 from enforcers.kernel.sockets import SO_RCVBUFFORCE
-from tests.enforcers.set_scenes import ADDRESSES, hosts, scene
+from tests.enforcers.kernel.set_scenes import ADDRESSES, hosts, scene
 
 async def main():
     try:

@@ -19,7 +19,7 @@ from schemas import addresses
 from schemas.addresses import PROTOCOL_NAMES, TCP
 from schemas.programs import Virtual
 from schemas.sets import endpoint
-from tests.enforcers.conversing import FIRST_PORT, KINDS, conversations
+from tests.enforcers.connections.conversing import FIRST_PORT, KINDS, conversations
 from tests.enforcers.pod_world import (
     VIRTUAL_ADDRESSES,
     VIRTUAL_ALLOWED,

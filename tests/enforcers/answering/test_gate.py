@@ -16,7 +16,7 @@ from schemas.gate import GATE_PORT
 from schemas.programs import Mode
 from schemas.status import Order, PodState
 from tests.components.waiting import until
-from tests.enforcers.gate_world import GateWorld, known, made_gate_world
+from tests.enforcers.answering.gate_world import GateWorld, known, made_gate_world
 from tests.enforcers.pod_world import ALLOW, address, isolated, packed, program
 
 pytestmark = [pytest.mark.netns, pytest.mark.nats, pytest.mark.timeout(60)]

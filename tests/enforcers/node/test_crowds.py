@@ -12,8 +12,8 @@ from schemas import addresses
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.status import PodState
 from tests.components.waiting import until
-from tests.enforcers.crowd import Crowd, made_crowd, members
 from tests.enforcers.cven_world import Told, running_on
+from tests.enforcers.node.crowd import Crowd, made_crowd, members
 from tests.enforcers.pod_world import CLIENTS, PORT_80, isolated, rule
 
 pytestmark = pytest.mark.netns

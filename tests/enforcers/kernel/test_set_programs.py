@@ -12,7 +12,7 @@ from enforcers.core.layout import Family, set_name
 from enforcers.core.set_rendering import differences
 from schemas.addresses import SCTP, TCP, UDP, WIDTHS
 from schemas.sets import SetKind, block, endpoint, kind_of
-from tests.enforcers.set_scenes import KEYS, Key, Scene, host, scene
+from tests.enforcers.kernel.set_scenes import KEYS, Key, Scene, host, scene
 
 pytestmark = pytest.mark.netns
 

@@ -10,7 +10,7 @@ from schemas.addresses import TCP, UDP
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import PortRange
 from schemas.sets import SetKind, set_id
-from tests.enforcers.conversing import Conversations, conversations
+from tests.enforcers.connections.conversing import Conversations, conversations
 from tests.enforcers.cven_world import Told, realized, running, told
 from tests.enforcers.pod_world import CLIENTS, POLICY, both, isolated, program, rule
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from enforcers.kernel.rules import chain_trial
 from enforcers.kernel.rules.chain_trial import choose_chain_backend, trial
-from enforcers.kernel.rules.native import chain_trial
 
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("capable")]
 
