@@ -26,7 +26,8 @@ from enforcers.metrics import Metrics
 from enforcers.node.cuts import Cuts
 from enforcers.node.orders import Orders, covers
 from enforcers.node.tampering import Tamperings
-from enforcers.pods.pod import NoAddress, PodEnforcement, Unenforceable
+from enforcers.pods.placement import NoAddress, Unenforceable
+from enforcers.pods.pod import PodEnforcement
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.settings import EnforcerSettings
 from schemas import addresses

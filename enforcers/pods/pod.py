@@ -1,9 +1,7 @@
 """One Pod's enforcement: its sandbox, what it should hold, and what was confirmed."""
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -20,48 +18,28 @@ from enforcers.core.difference import (
     advance,
     begins,
     compare,
-    desire,
     primed,
     realized,
 )
 from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.observation import Observed
 from enforcers.kernel import namespaces, tables
-from enforcers.kernel.addressing import place
 from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
 from enforcers.kernel.namespaces import CommandFailed
 from enforcers.kernel.rules.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
 from enforcers.kernel.rules.native import RulesRead
 from enforcers.kernel.sets.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
+from enforcers.pods.placement import Placement, Unenforceable
 from enforcers.pods.pod_connections import CutSink, PodConnections
 from enforcers.pods.verifying import ReadBack, of_links
 from enforcers.runtimes.runtime import Sandbox
-from schemas import addresses
 from schemas.programs import Program
 from schemas.status import Difference, PodState
 
 PRIMING_SECONDS: Final = 1.0
 """For some ten thousand connections."""
-_PLAIN: Final = re.compile(r"[\w.@-]+", re.ASCII)
-"""Names of links: a Pod may have others, with which a rule means something else than the link of that name."""
 _log = structlog.get_logger("enforcers.pods.pod")
-
-
-class Unenforceable(Exception):
-    """No rule can hold in the namespace of *sandbox*, for this *reason*: nothing is claimed of it."""
-
-    def __init__(self, sandbox: Sandbox, reason: str) -> None:
-        super().__init__(f"{reason} ({sandbox.namespace}/{sandbox.name} in {sandbox.netns})")
-        self.retriable = True
-
-
-class NoAddress(Exception):
-    """The runtime has not told yet which addresses the Pod has."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        super().__init__(f"{sandbox.namespace}/{sandbox.name} has no address yet")
-        self.retriable = True
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -93,9 +71,6 @@ class PodEnforcement:
         cut: CutSink = lambda sandbox, cuts: None,
     ) -> None:
         self.sandbox = sandbox
-        self.mark = mark
-        self.foreign_handlers = foreign_handlers
-        """Patterns of runtime handlers whose Pods no rule of this kernel reaches."""
         self.state = PodState.PENDING
         self.writes = 0
         """Patches written."""
@@ -115,11 +90,8 @@ class PodEnforcement:
         self._ground: Ground | None = None
         """What connections are judged by; ``None``: there is nothing to judge them by."""
         self._realized: Realized | None = None
-        self._interface: Interface | None = None
-        self._shortfall = ""
-        """What no rule on that interface reaches."""
+        self._placement = Placement(sandbox, Interface("", mark, families=tuple(families)), foreign_handlers)
         self._doubts = 0
-        self._families = tuple(families)
         self._turn = asyncio.Lock()
         self._namespace = namespaces.identity(sandbox.netns)
         self._netlink = KeptSocket(sandbox.netns)
@@ -175,8 +147,8 @@ class PodEnforcement:
         self._closed = bool(desired.sets)
         self.tampered = self.tampered and known is not None and bool(desired.sets)
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
-        if desired.sets and self._shortfall:
-            raise Unenforceable(self.sandbox, self._shortfall)
+        if desired.sets and self._placement.shortfall:
+            raise Unenforceable(self.sandbox, self._placement.shortfall)
         return patch
 
     async def _begin(self, ground: Ground, first: Desired, desired: Desired, observed: Observed | None) -> Patch:
@@ -237,7 +209,7 @@ class PodEnforcement:
         Raises as `realize` does.
         """
         async with self._turn:
-            desired = await self._placed(program, self._interface)
+            desired = await self._placement.desired(program)
             return list(map(str, await self._differences(realized(desired, sets), sets)))
 
     async def look(
@@ -265,7 +237,8 @@ class PodEnforcement:
             if differences:
                 self.tampered = True
                 if doubt:
-                    self._realized = self._desired = self._interface = None
+                    self._realized = self._desired = None
+                    self._placement.forget()
             elif with_sets:
                 self.tampered = False
             return Look(right, self.read_back.generation, tuple(differences))
@@ -274,7 +247,8 @@ class PodEnforcement:
         differences = await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, known.tables))
         if not with_sets or not known.versions:
             return differences
-        if self._interface and (moved := await asyncio.to_thread(of_links, self.sandbox, self._interface)):
+        interface = self._placement.interface
+        if interface and (moved := await asyncio.to_thread(of_links, self.sandbox, interface)):
             differences.append(moved)
         if isinstance(self._set_backend, NetlinkSets):
             unknown, found = await self._netlink.use(lambda netlink: self.read_back.read_sets(netlink, known.versions))
@@ -309,7 +283,7 @@ class PodEnforcement:
         """
         self._doubts += 1
         self._realized = self._desired = None
-        self._interface = None
+        self._placement.forget()
         self.read_back.doubt()
         self._netlink.let_go()
 
@@ -348,38 +322,9 @@ class PodEnforcement:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""
         if self._desired is None or program != self._program:
             doubts = self._doubts
-            desired = await self._placed(program, self._interface)
+            desired = await self._placement.desired(program)
             if doubts != self._doubts:
                 return desired
-            if desired.sets:
-                self._interface = desired.interface
+            self._placement.keep(desired)
             self._program, self._desired = program, desired
         return self._desired
-
-    async def _placed(self, program: Program | None, interface: Interface | None) -> Desired:
-        """What *program* asks of the *interface*; ``None``: of wherever the addresses are now, if it asks for rules."""
-        if interface is None and program is not None and program.isolated:
-            interface = await self._find_interface()
-        return desire(program, interface or Interface("", self.mark, families=self._families))
-
-    async def _find_interface(self) -> Interface:
-        """Where the Pod's addresses are. A link of another kernel, as Kata's, is not where its packets are.
-
-        Where some of them are is better than nowhere: rules go there, and what they miss is the `_shortfall`.
-        """
-        sandbox = self.sandbox
-        if any(fnmatchcase(sandbox.handler, pattern) for pattern in self.foreign_handlers):
-            raise Unenforceable(sandbox, f"the runtime handler {sandbox.handler} keeps its traffic from this kernel")
-        if not sandbox.addresses:
-            raise NoAddress(sandbox)
-        found = await asyncio.to_thread(place, sandbox.netns, sandbox.addresses)  # it may have any number of links
-        absent = ", ".join(map(addresses.unpack, found.absent))
-        self._shortfall = f"no interface in its network namespace carries {absent}" if absent else ""
-        if found.dead_ends:
-            self._shortfall = f"an address of the Pod is on {found.dead_ends[0]}, which no packet of others passes"
-        if odd := [each for each in found.links if not _PLAIN.fullmatch(each)]:  # rules would name another one, or none
-            raise Unenforceable(sandbox, f"no rule can name the link {odd[0]!a}")
-        if not found.links:
-            nowhere = "no interface in its network namespace carries an address of the Pod"
-            raise Unenforceable(sandbox, self._shortfall if found.dead_ends else nowhere)
-        return Interface(found.links[0], self.mark, found.links[1:], self._families)

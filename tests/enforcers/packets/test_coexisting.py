@@ -9,7 +9,7 @@ from enforcers.kernel import tables
 from enforcers.kernel.namespaces import CommandFailed
 from enforcers.kernel.sets.set_backends import RestoreSets
 from enforcers.kernel.sockets import NetlinkRefused
-from enforcers.pods.pod import Unenforceable
+from enforcers.pods.placement import Unenforceable
 from enforcers.runtimes.runtime import Sandbox
 from enforcers.uninstalling import uninstall
 from schemas.addresses import UDP

@@ -14,7 +14,7 @@ from enforcers.kernel import sockets as kernel_sockets
 from enforcers.kernel.connections import inspecting
 from enforcers.kernel.sets.set_backends import RestoreSets, listed
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
-from enforcers.pods.pod import Unenforceable
+from enforcers.pods.placement import Unenforceable
 from tests.components.presence import missing
 from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, enforced, pod_of, sets
 

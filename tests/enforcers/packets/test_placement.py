@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from enforcers.kernel.addressing import place
-from enforcers.pods.pod import PodEnforcement, Unenforceable
+from enforcers.pods.placement import Unenforceable
+from enforcers.pods.pod import PodEnforcement
 from schemas import addresses
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, running, told, until
