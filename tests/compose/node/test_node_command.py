@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from enforcers.answering.local_socket import EnforcerAtWork
+from enforcers.cven import Cven
 from enforcers.enforcer import describe
 from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas.programs import Denial, denial_id
@@ -18,6 +19,12 @@ from tests.compose.node.standing import Standing, standing
 from tests.enforcers.pod_world import ALLOW, CLIENTS
 
 pytestmark = pytest.mark.netns
+
+
+def said(cven: Cven) -> CvenStatus:
+    own, _ = describe(cven, GivenRuntime())
+    assert isinstance(own, CvenStatus)
+    return own
 
 
 async def test_it_tells_of_pods_programs_sets_patches_and_counters_while_nats_is_away(world, tmp_path: Path):
@@ -78,11 +85,10 @@ async def test_a_released_pod_has_no_rules_stays_so_over_a_restart_is_reported_a
     async with standing(world, tmp_path) as here:
         assert "1 Pod here now" in await here.ask("release", "shop/web", "--reason", "INC-7")
         await until("the rules to go", lambda: not here.ruled)
-        assert "ew-" not in world.command("web", "ipset", "list", "-n")
+        await until("the sets to go", lambda: "ew-" not in world.command("web", "ipset", "list", "-n"))
         assert world.reaches("b", "web", 80)
-        own, _ = describe(here.service.cven, GivenRuntime())
-        assert isinstance(own, CvenStatus)
-        assert own.pods == {PodState.RELEASED: 1}
+        await until("what is said to follow", lambda: said(here.service.cven).pods == {PodState.RELEASED: 1})
+        own = said(here.service.cven)
         assert [(each.name, "INC-7" in each.reason) for each in own.exceptions] == [("web", True)]
         assert [(each.release, each.reason) for each in own.orders] == [("shop/web", "INC-7")]
 

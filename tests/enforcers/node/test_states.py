@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from enforcers.cven import Cven
 from enforcers.enforcer import describe
+from enforcers.measuring import Measures
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Mode
@@ -56,13 +57,12 @@ async def test_metrics_count_pods_by_state_and_go_back_to_zero(world):
     reader = Told(told(1, ALLOW, clients=set()))
     async with running(world, reader) as cven:
         await realized(cven, 1)
-        describe(cven, GivenRuntime())
-        registry = cven.node.metrics.registry
+        registry = CollectorRegistry()
+        registry.register(Measures(cven))
         assert counted(registry, PodState.ENFORCED) == 1
 
         reader.tell(told(2, OPEN, clients=set()))
         await realized(cven, 2)
-        describe(cven, GivenRuntime())
         assert (counted(registry, PodState.ENFORCED), counted(registry, PodState.OPEN)) == (0, 1)
 
 
