@@ -38,24 +38,23 @@ class NoAddress(Exception):
 class Placement:
     """The interface of one Pod, found when a program first asks for rules, and kept until it is doubtful."""
 
-    def __init__(self, sandbox: Sandbox, nowhere: Interface, foreign_handlers: Sequence[str]) -> None:
+    def __init__(self, nowhere: Interface, foreign_handlers: Sequence[str]) -> None:
         """*nowhere*: all but the links. *foreign_handlers*: patterns of runtime handlers whose Pods no rule of this
         kernel reaches."""
         self.interface: Interface | None = None
         self.shortfall = ""
         """What no rule on that interface reaches."""
-        self._sandbox = sandbox
         self._nowhere = nowhere
         self._foreign_handlers = foreign_handlers
 
-    async def desired(self, program: Program | None) -> Desired:
-        """What *program* asks of the interface, or, if it asks for rules, of wherever the addresses are now.
+    async def desired(self, program: Program | None, sandbox: Sandbox) -> Desired:
+        """What *program* asks of the known interface, or, if it asks for rules, of where *sandbox* has its addresses.
 
         Raises `Unenforceable`, `NoAddress`, `NoNamespace`.
         """
         interface = self.interface
         if interface is None and program is not None and program.isolated:
-            interface = await self._find()
+            interface = await self._find(sandbox)
         return desire(program, interface or self._nowhere)
 
     def keep(self, desired: Desired) -> None:
@@ -67,12 +66,11 @@ class Placement:
         """Look anew the next time."""
         self.interface = None
 
-    async def _find(self) -> Interface:
+    async def _find(self, sandbox: Sandbox) -> Interface:
         """Where the Pod's addresses are. A link of another kernel, as Kata's, is not where its packets are.
 
         Where some of them are is better than nowhere: rules go there, and what they miss is the `shortfall`.
         """
-        sandbox = self._sandbox
         if any(fnmatchcase(sandbox.handler, pattern) for pattern in self._foreign_handlers):
             raise Unenforceable(sandbox, f"the runtime handler {sandbox.handler} keeps its traffic from this kernel")
         if not sandbox.addresses:

@@ -90,7 +90,7 @@ class PodEnforcement:
         self._ground: Ground | None = None
         """What connections are judged by; ``None``: there is nothing to judge them by."""
         self._realized: Realized | None = None
-        self._placement = Placement(sandbox, Interface("", mark, families=tuple(families)), foreign_handlers)
+        self._placement = Placement(Interface("", mark, families=tuple(families)), foreign_handlers)
         self._doubts = 0
         self._turn = asyncio.Lock()
         self._namespace = namespaces.identity(sandbox.netns)
@@ -209,7 +209,7 @@ class PodEnforcement:
         Raises as `realize` does.
         """
         async with self._turn:
-            desired = await self._placement.desired(program)
+            desired = await self._placement.desired(program, self.sandbox)
             return list(map(str, await self._differences(realized(desired, sets), sets)))
 
     async def look(
@@ -322,7 +322,7 @@ class PodEnforcement:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""
         if self._desired is None or program != self._program:
             doubts = self._doubts
-            desired = await self._placement.desired(program)
+            desired = await self._placement.desired(program, self.sandbox)
             if doubts != self._doubts:
                 return desired
             self._placement.keep(desired)
