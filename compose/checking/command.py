@@ -9,6 +9,7 @@ from typing import Final, get_args
 
 import click
 import uvloop
+from msgspec.structs import replace
 
 from compose.checking import reporting
 from compose.checking.cases import Case, CaseError
@@ -21,7 +22,9 @@ from compose.checking.results import CaseResult, FileCase, totals
 from compose.lab.capability import ensure_capable
 from compose.lab.choosing import explained
 from compose.lab.command import raise_file_limit
+from enforcers.kernel.rules.chain_backends import ChainBackendName
 from enforcers.kernel.sets.set_backends import BackendName
+from enforcers.settings import EnforcerSettings
 from streams.child_process import ChildEnded
 from streams.errors import StreamError
 from streams.nats_child import NatsNotReady
@@ -74,6 +77,9 @@ class Unreadable(click.ClickException):
     type=click.Choice(get_args(BackendName)),
     help="With packets: how enforcers change address sets. Default: as enforcers do.",
 )
+@click.option(
+    "--chain-backend", type=click.Choice(get_args(ChainBackendName)), help="With packets: how they write rules."
+)
 @click.option("-6", "ipv6", is_flag=True, help="Play cases that are written in IPv4 in IPv6.")
 @click.option("--only", metavar="PATTERN", help="Only cases whose id, name or a tag fits (* and ?), or contains it.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write JUnit XML.")
@@ -84,6 +90,7 @@ def check(
     files: Sequence[Path],
     engine: str,
     set_backend: BackendName | None,
+    chain_backend: ChainBackendName | None,
     ipv6: bool,
     only: str | None,
     junit: Path | None,
@@ -94,8 +101,11 @@ def check(
 
     Files are JSON lines or YAML. Exits with 1 if any connection came out wrong, with 2 for a file it cannot read.
     """
-    if set_backend is not None and engine != "packets":
-        raise click.UsageError("--set-backend chooses how packets are enforced; without --engine packets nothing is")
+    backends = {"set_backend": set_backend, "chain_backend": chain_backend}
+    chosen = {name: backend for name, backend in backends.items() if backend is not None}
+    if chosen and engine != "packets":
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        raise click.UsageError(f"{options}: chooses how packets are judged; without --engine packets none are")
     if engine == "packets":
         with explained():
             ensure_capable()
@@ -109,7 +119,9 @@ def check(
         raise Unreadable(str(error)) from None
     try:
         with reporting.Reporter(len(cases), text=output == "text") as reporter:
-            results = uvloop.run(run(engine, cases, parallel or PARALLEL[engine], reporter, set_backend))
+            results = uvloop.run(
+                run(engine, cases, parallel or PARALLEL[engine], reporter, replace(EnforcerSettings(), **chosen))
+            )
     except CaseError as error:
         raise Unreadable(str(error)) from None
     except (StreamError, ChildEnded, NatsNotReady) as error:
@@ -137,15 +149,15 @@ async def run(
     cases: Sequence[FileCase],
     parallel: int,
     reporter: reporting.Reporter,
-    set_backend: BackendName | None = None,
+    settings: EnforcerSettings,
 ) -> list[CaseResult]:
-    """Play *cases*, *parallel* at a time."""
-    async with engines(engine, min(parallel, max(1, len(cases))), set_backend) as players:
+    """Play *cases*, *parallel* at a time; *settings* are those of C-VENs, where there are any."""
+    async with engines(engine, min(parallel, max(1, len(cases))), settings) as players:
         return await play_all(players, cases, reporter.tell)
 
 
 @asynccontextmanager
-async def engines(name: str, count: int, set_backend: BackendName | None = None) -> AsyncGenerator[list[Engine]]:
+async def engines(name: str, count: int, settings: EnforcerSettings) -> AsyncGenerator[list[Engine]]:
     """*count* engines over one chain, which leave nothing behind."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="eastwest-check-"))
@@ -155,4 +167,4 @@ async def engines(name: str, count: int, set_backend: BackendName | None = None)
             return
         from compose.checking.packets import Packets
 
-        yield [await stack.enter_async_context(Packets(chain, set_backend)) for _ in range(count)]
+        yield [await stack.enter_async_context(Packets(chain, settings)) for _ in range(count)]

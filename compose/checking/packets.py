@@ -28,7 +28,6 @@ from compose.lab.network import Lab
 from compose.lab.probing import Answer, Outcome, probe_all
 from compose.lab.wires.checking import NotClosed, NotReady
 from enforcers.cven import Cven
-from enforcers.kernel.sets.set_backends import BackendName
 from enforcers.metrics import Metrics
 from enforcers.node.programming import LATE
 from enforcers.runtimes.given_runtime import GivenRuntime
@@ -44,14 +43,12 @@ LAB_TROUBLE: Final = (CommandFailed, NoNamespace, NotReady, NotClosed)
 
 
 class Packets:
-    """Plays cases through *chain*, one at a time, in a lab of its own; an async context manager.
+    """Plays cases through *chain*, one at a time, in a lab of its own, whose C-VENs have *settings*; an async context
+    manager."""
 
-    *set_backend* is how its C-VENs change address sets; ``None``: as they do by themselves.
-    """
-
-    def __init__(self, chain: Chain, set_backend: BackendName | None = None) -> None:
+    def __init__(self, chain: Chain, settings: EnforcerSettings) -> None:
         self._chain = chain
-        self._settings = EnforcerSettings() if set_backend is None else EnforcerSettings(set_backend=set_backend)
+        self._settings = settings
         self._lab = Lab()
         self._listeners = Listeners()
         self._stack = AsyncExitStack()

@@ -20,7 +20,7 @@ PROGRAMS: Final = {
     "ip": "apt install iproute2",
     "conntrack": "apt install conntrack",
 }
-CAPABILITIES: Final = {"NET_ADMIN": 12, "SYS_ADMIN": 21, "NET_RAW": 13}
+CAPABILITIES: Final = {"NET_ADMIN": 12, "SYS_ADMIN": 21, "NET_RAW": 13, "NET_BROADCAST": 11}
 SET_TYPES: Final = {"hash:ip": "ip_set_hash_ip", "hash:net": "ip_set_hash_net", "hash:ip,port": "ip_set_hash_ipport"}
 FAMILIES: Final = {"IPv4": ("inet", "iptables-nft-restore"), "IPv6": ("inet6", "ip6tables-nft-restore")}
 RULES: Final = {
@@ -47,7 +47,7 @@ def examine(runtime: str) -> Iterator[Finding]:
         detail=f"lacks {', '.join(lacking)}" if lacking else ", ".join(CAPABILITIES),
         remedy="run the enforcer as root, or with these capabilities; the lab works without them (user namespaces)",
     )
-    alone = ["unshare", "-Urnm", "--"] if lacking else ["unshare", "-n", "--"]
+    alone = ["unshare", "-n", "--"] if set(lacking) <= {"NET_BROADCAST"} else ["unshare", "-Urnm", "--"]
     trouble = _try([*alone, "true"])
     yield Finding(
         what="network namespaces", ok=not trouble, detail=trouble, remedy="a kernel with CONFIG_NET_NS, as root"

@@ -25,7 +25,10 @@ def test_the_programs_on_the_nodes_agree() -> None:
 @pytest.mark.nats
 @pytest.mark.netns
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("how", [("netlink",), ("restore", "-6")], ids=" ".join)
-def test_packets_agree(how: tuple[str, ...]) -> None:
-    """By either backend for address sets, and in either family, whatever a case is written in."""
-    assert summary(check(*FILES, "--engine", "packets", "--set-backend", *how)) == everything_right()
+@pytest.mark.parametrize("set_backend", ["netlink", "restore"])
+@pytest.mark.parametrize("chain_backend", ["netlink", "restore"])
+@pytest.mark.parametrize("family", [(), ("-6",)], ids=["4", "6"])
+def test_packets_agree(set_backend: str, chain_backend: str, family: tuple[str, ...]) -> None:
+    """By either backend for address sets and for rules, and in either family, whatever a case is written in."""
+    backends = ("--set-backend", set_backend, "--chain-backend", chain_backend)
+    assert summary(check(*FILES, "--engine", "packets", *backends, *family)) == everything_right()

@@ -68,7 +68,8 @@ async def test_services_run_with_no_more_than_they_need(stack: ComposeProject):
         if service not in ("kafka", "nats"):
             assert host["CapDrop"] == ["ALL"], service
             assert host["ReadonlyRootfs"], service
-    assert set(stack.containers()["enforcer"]["HostConfig"]["CapAdd"]) == {"NET_ADMIN", "SYS_ADMIN", "NET_RAW"}
+    added = set(stack.containers()["enforcer"]["HostConfig"]["CapAdd"])
+    assert added == {"NET_ADMIN", "SYS_ADMIN", "NET_RAW", "NET_BROADCAST"}
 
 
 async def test_down_leaves_nothing(stack: ComposeProject):

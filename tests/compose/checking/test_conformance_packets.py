@@ -1,6 +1,7 @@
 """The third-party suites once more, by real packets between real namespaces under a C-VEN per node.
 
-Each backend for address sets and each address family plays some; ``PACKETS=all`` lets all play everything.
+Each backend for address sets and each address family plays some; ``PACKETS=all`` lets all play everything. Rules go by
+the tool, as they do by themselves, and once by netlink.
 """
 
 import itertools
@@ -33,12 +34,21 @@ SOME = [
 ]
 
 
+def played(suite: tuple[str, str, str], *options: str) -> None:
+    name, only, expected = suite
+    given = ("--engine", "packets", *options, "--only", only)
+    assert summary(check(conformance_file(name), *given, within_seconds=800)) == expected
+
+
 @pytest.mark.parametrize(
     ("backend", "family", "suite"),
     EVERYTHING if os.environ.get("PACKETS") == "all" else SOME,
     ids=lambda value: value[0].removesuffix("_cases.jsonl") if isinstance(value, tuple) else None,
 )
 def test_packets_agree_in_every_cell(backend: str, family: int, suite: tuple[str, str, str]) -> None:
-    name, only, expected = suite
-    options = ["--engine", "packets", "--set-backend", backend, *(["-6"] if family == 6 else [])]
-    assert summary(check(conformance_file(name), *options, "--only", only, within_seconds=800)) == expected
+    played(suite, "--set-backend", backend, *(["-6"] if family == 6 else []))
+
+
+@pytest.mark.parametrize("suite", [KUBERNETES, CYCLONUS], ids=["k8s_netpol", "cyclonus"])
+def test_packets_agree_in_every_cell_where_rules_go_by_netlink(suite: tuple[str, str, str]) -> None:
+    played(suite, "--chain-backend", "netlink")
