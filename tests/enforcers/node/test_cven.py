@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
@@ -169,6 +170,23 @@ async def test_a_node_that_hears_nobody_enforces_what_it_kept_and_says_so(world,
 
         assert world.reaches("a", "web", 80)
         assert cven.node.from_disk
+
+
+@pytest.mark.parametrize("unknown", ["open", "isolate"])
+async def test_a_pod_that_the_snapshot_does_not_know_is_open_or_admits_its_own_node_alone_as_set(
+    world, tmp_path: Path, unknown: str
+):
+    world.listen("web", 80)
+    path = tmp_path / "node.snapshot"
+    save(path, kept_deny())
+    stranger = msgspec.structs.replace(world.sandbox(), uid="uid-stranger")
+
+    async with running(world, Told(), stranger, kept=load(path), disk_after_seconds=0.05, unknown_pods=unknown) as cven:
+        wanted = PodState.ENFORCED if unknown == "isolate" else PodState.OPEN
+        await until("what was kept to be enforced", lambda: cven.state_of("uid-stranger") is wanted)
+
+        assert world.reaches("a", "web", 80) == (unknown == "open")
+        assert world.reaches("node", "web", 80)
 
 
 def test_a_damaged_snapshot_is_refused_whole(tmp_path: Path):
