@@ -162,7 +162,9 @@ class ContainerDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """One container, as the node's runtime reports it."""
 
     name: str
+    """Name of the container."""
     image: str = ""
+    """Image, as the runtime names it."""
     id: str = ""
     """With the runtime's scheme: ``containerd://…``."""
     state: str = ""
@@ -170,20 +172,26 @@ class ContainerDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     started_at: str = ""
     """RFC 3339; empty: not started."""
     restarts: int = 0
+    """How often it was restarted."""
 
 
 class PodDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One Pod on the C-VEN's node."""
 
     uid: str
+    """As the API server knows it, also of a static Pod."""
     namespace: str
+    """Namespace of the Pod."""
     name: str
+    """Name of the Pod."""
     state: PodState = PodState.PENDING
+    """What became of its program (docs/node.md)."""
     bypassable: bool = False
     """May send raw packets past its rules (NET_RAW), beside its state."""
     problems: tuple[str, ...] = ()
     """What is wrong with it though it may hold what it should: rules of others, a connection table nearly full."""
     containers: tuple[ContainerDetail, ...] = ()
+    """As the runtime tells."""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, gc=False):

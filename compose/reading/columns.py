@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 from compose.reading.joining import Spoken, components, enforcement
 from compose.reading.output import age, aligned
-from schemas.reports import AnyReport, ContainerWorkload, Profile, Summary, VirtualService, Workload
+from schemas.reports import (
+    AnyReport,
+    ContainerState,
+    ContainerWorkload,
+    Profile,
+    Summary,
+    VirtualService,
+    Workload,
+)
+from schemas.status import ContainerDetail, PodDetail
 
 Row = Sequence[object]
 
@@ -72,10 +81,22 @@ def _container_workload(report: ContainerWorkload, spoken: Spoken) -> tuple[Row,
         report.addresses[0] if report.addresses else "", report.node, _age(report, spoken),
     ), (
         report.owners[-1] if report.owners else "", spoken.trouble(report),
-        ", ".join(f"{c.name} ({c.state or 'unknown'})" for c in report.containers), ",".join(report.addresses),
+        _containers(report, detail), ",".join(report.addresses),
         report.policies_total,
         ",".join(policy.rpartition("/")[2] for policy in report.policies), "; ".join(report.caveats),
     )  # fmt: skip
+
+
+def _containers(report: ContainerWorkload, detail: PodDetail | None) -> str:
+    """``web (waiting: CrashLoopBackOff; exited; 3 restarts)``: as the API server says, and the runtime."""
+    told = {each.name: each for each in detail.containers} if detail else {}
+    return ", ".join(_container(each, told.get(each.name)) for each in report.containers)
+
+
+def _container(each: ContainerState, told: ContainerDetail | None) -> str:
+    restarts = max(each.restarts, told.restarts if told else 0)
+    states = [each.state, told.state if told else "", f"{restarts} restart{'s' * (restarts > 1)}" if restarts else ""]
+    return f"{each.name} ({'; '.join(dict.fromkeys(filter(None, states))) or 'unknown'})"
 
 
 def _virtual_service(report: VirtualService, spoken: Spoken) -> tuple[Row, Row]:

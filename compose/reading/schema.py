@@ -26,7 +26,14 @@ TYPES: Final[dict[str, Any]] = {
     "gate": gate.GateAnswer,
 }
 
-REPORT_PARTS: Final = (reports.ContainerState, reports.VirtualPort, reports.Backend, reports.Trouble)
+REPORT_PARTS: Final = (
+    reports.ContainerState,
+    reports.VirtualPort,
+    reports.Backend,
+    reports.Trouble,
+    status.PodDetail,
+    status.ContainerDetail,
+)
 
 REPORTS_TITLE: Final = """\
 # The five reports
@@ -85,7 +92,7 @@ def report_tables() -> str:
     parts = [REPORTS_TITLE]
     for prefix, type_ in reports.PREFIXES.items():
         parts.append(f"## {type_.title} (`{prefix}`)\n\n{_purpose(type_)}\n\n{_fields(type_)}")
-    parts.append("# What is in them")
+    parts.append("# What is in them, and in a Pod's `status`")
     parts.extend(f"## {part.__name__}\n\n{_purpose(part)}\n\n{_fields(part)}" for part in REPORT_PARTS)
     return "\n\n".join(parts).replace("``", "`")  # code in docstrings is marked as in reStructuredText
 

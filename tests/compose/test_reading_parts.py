@@ -15,10 +15,21 @@ from compose.reading.ranges import When
 from compose.reading.selecting import label_test
 from schemas.addresses import TCP, pack
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual
-from schemas.reports import Backend, ContainerWorkload, Profile, Summary, Trouble, VirtualPort, VirtualService, Workload
+from schemas.reports import (
+    Backend,
+    ContainerState,
+    ContainerWorkload,
+    Profile,
+    Summary,
+    Trouble,
+    VirtualPort,
+    VirtualService,
+    Workload,
+)
 from schemas.sets import SetKind, endpoint, set_id
 from schemas.status import (
     Component,
+    ContainerDetail,
     Cut,
     CvenStatus,
     Enforcement,
@@ -113,6 +124,21 @@ def test_what_is_wrong_with_a_pod_that_holds_its_rules_is_told_when_wide_and_in_
     )
     assert (cells["ENFORCEMENT"], cells["TROUBLE"]) == ("enforced", "its table is full")
     assert joined(report, spoken)["status"]["problems"] == ("its table is full",)
+
+
+def test_containers_are_as_the_api_server_says_and_the_runtime():
+    told = (ContainerDetail(name="web", state="exited", restarts=3), ContainerDetail(name="log", state="running"))
+    detail = PodDetail(uid="u", namespace="s", name="p", containers=told)
+    heard = {(Component.RUNTIME, "n1"): Heard(RuntimeStatus(node="n1", pods=(detail,)), 100.0)}
+    containers = (
+        ContainerState(name="web", state="waiting: CrashLoopBackOff", restarts=2),
+        ContainerState(name="log", state="running"),
+        ContainerState(name="new"),
+    )
+    report = ContainerWorkload(namespace="s", name="p", uid="u", node="n1", containers=containers)
+
+    expected = "web (waiting: CrashLoopBackOff; exited; 3 restarts), log (running), new (unknown)"
+    assert expected in row(report, Spoken(heard, 101.0, 7), True)
 
 
 def test_the_summary_counts_what_enforcers_made_of_their_pods_but_not_what_an_offline_one_said():
