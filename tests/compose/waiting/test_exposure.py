@@ -8,6 +8,7 @@ import asyncio
 import errno
 import select
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,6 +69,8 @@ class Starts:
     def __init__(self, cluster: LabCluster, servers: Iterable[KubernetesObject]) -> None:
         self.cluster = cluster
         self.found: Counter[str] = Counter()
+        self.waited: list[float] = []
+        """Seconds that each gated Pod was kept."""
         self._objects = list(servers)
         self._new: set[str] = set()
         self._running: list[asyncio.Task[None]] = []
@@ -102,10 +105,12 @@ class Starts:
 
     async def _wait_and_connect(self, pod: PlannedPod) -> None:
         node = self.cluster.lab.plan.node(pod.pod.node).addresses[0]
+        began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             "nsenter", f"--net={namespaces.path_of(pod.netns)}", EASTWEST, "gate", "--host", node
         )
         assert await process.wait() == 0
+        self.waited.append(time.monotonic() - began)
         await self._connect(pod)
 
     def _connect(self, pod: PlannedPod) -> "asyncio.Task[None]":
@@ -136,7 +141,7 @@ def outcome(connecting: socket.socket) -> str:
 
 
 async def test_behind_the_gate_nothing_forbidden_gets_through_and_nothing_allowed_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     manifest = tmp_path / "servers.yaml"
     manifest.write_text(SERVERS)
@@ -148,3 +153,9 @@ async def test_behind_the_gate_nothing_forbidden_gets_through_and_nothing_allowe
         assert without == {"vault reached": PODS, "db denied": PODS}, "the gap that the gate closes is not there"
         behind = dict(await starts.start("gated", gated=True))
         assert behind == {"vault denied": PODS, "db reached": PODS}
+
+        with capsys.disabled():
+            print(f"\nfirst packets of {PODS} Pods, without the gate: {without}; behind it: {behind}")
+            print(
+                f"the gate kept them {min(starts.waited):.1f} to {max(starts.waited):.1f} s, with the command's start"
+            )

@@ -1,8 +1,10 @@
 """A node's C-VEN with its three sources: what is told, which Pods there are, the node's own addresses."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -154,6 +156,23 @@ async def test_a_new_address_of_the_node_is_admitted(world):
             return "10.77.1.3" in world.command("web", "ipset", "list", "ew-node-4")
 
         await until("the node's set to have its new address", admitted)
+
+
+async def test_how_long_a_new_pod_was_open_is_measured_and_of_an_older_one_nothing_is_said(world):
+    runtime = GivenRuntime([])
+    async with running(world, Told(told(1, DENY, clients=set())), runtime=runtime) as cven:
+        await realized(cven, 1)
+        measured = partial(cven.node.metrics.registry.get_sample_value, "eastwest_sandbox_to_enforced_seconds_count")
+
+        runtime.tell([world.sandbox()])
+        await until("the rules", lambda: cven.state_of("uid-web") is PodState.ENFORCED)
+        assert measured() == 0
+
+        runtime.tell([])
+        await until("the Pod to be gone", lambda: not cven.node.pods)
+        world.command("web", "iptables-nft", "-t", "mangle", "-F")
+        runtime.tell([msgspec.structs.replace(world.sandbox(), created_at=time.time())])
+        await until("the rules of the new one", lambda: measured() == 1)
 
 
 def kept_deny() -> Kept:
