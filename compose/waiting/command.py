@@ -1,5 +1,6 @@
 """`eastwest wait`: until a revision, or the newest change of an object, is realized where it has to be."""
 
+import asyncio
 import sys
 import time
 from typing import Final
@@ -12,9 +13,10 @@ from compose.reading.presence import require_stream
 from compose.reading.running import run
 from compose.targets import Target, with_target
 from compose.waiting.changes import Changed, NoSuchVersion, ObjectKey, change_of_version, newest_change
-from compose.waiting.following import Waiting
+from compose.waiting.following import LOOK_SECONDS, Waiting
 from compose.waiting.judging import Finding
 from schemas import names
+from streams.nats_bus import NatsBus
 
 INTERRUPTED: Final = 130
 """As a shell says of what Ctrl-C ended: whatever follows must not take it for realized."""
@@ -88,8 +90,20 @@ async def _wait(target: Target, revision: int | None, key: str | None, version: 
         click.echo(f"{key} is revision {revision}{'' if changed.object else ': deleted'}", err=True)
     assert revision is not None, "one of both was given"
     async with target.bus() as bus:
-        await require_stream(bus, names.policy_stream(cluster), f"policy of cluster {cluster}")
+        # Whose log has the object is no mistyped cluster, but one that begins.
+        await _policy_of(bus, cluster, until=limit if changed else 0.0)
         return await Waiting(bus, cluster, revision, changed, Progress()).realized(max(0.0, limit - time.monotonic()))
+
+
+async def _policy_of(bus: NatsBus, cluster: str, *, until: float) -> None:
+    """Wait for the first policy of *cluster*, at most *until* then by the monotonic clock."""
+    while True:
+        try:
+            return await require_stream(bus, names.policy_stream(cluster), f"policy of cluster {cluster}")
+        except click.ClickException:
+            if time.monotonic() >= until:
+                raise
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _newest(target: Target, key: str) -> tuple[str, Changed]:

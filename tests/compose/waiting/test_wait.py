@@ -196,6 +196,21 @@ async def test_mistakes_are_told_as_such(world, tmp_path: Path):
     assert "of cluster mistyped; choose another by --cluster" in said
 
 
+async def test_a_cluster_whose_first_policy_is_still_to_come_is_waited_for(world, tmp_path: Path):
+    revision = await world.begin()
+    process = await start("--object", "NetworkPolicy/shop/web", *where(world, tmp_path))
+    assert process.stderr is not None
+    assert b"is revision" in await process.stderr.readline()
+    await asyncio.sleep(0.5)  # long enough to give up, if it did
+    assert process.returncode is None
+
+    async with running(world, "one"):
+        await world.marked(revision)
+        await say(world, "n1", revision)
+        await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0
+
+
 async def test_it_goes_on_through_an_outage_of_nats_and_ctrl_c_is_not_success(world, tmp_path: Path, nats):
     revision = await world.begin()
     async with running(world, "one"):
