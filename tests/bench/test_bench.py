@@ -107,6 +107,24 @@ def _settled(saved: str) -> list[str]:
     return sorted(line for line in lines if not line.startswith("#"))
 
 
+@pytest.mark.netns
+def test_what_others_change_of_rules_and_of_sets_is_measured_until_it_is_back(tmp_path: Path):
+    file = tmp_path / "figures.json"
+    result = CliRunner().invoke(
+        run.main, ["--rows", "drift-to-healed,drift-to-healed-set", "--scale", "0.01", "--json", str(file)]
+    )
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert [each["row"] for each in figures] == [
+        *("drift-to-healed", "drift-to-healed-p99"),
+        *("drift-to-healed-set", "drift-to-healed-set-p99"),
+    ]
+    for each in figures:
+        assert each.keys() == FIELDS
+        assert all(each[name] > 0 for name in ("ours", "limit", "alternative", "ratio"))
+
+
 def test_a_row_that_cannot_run_here_says_why_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def impossible(_scale: float) -> list[Figure]:
         raise Unavailable("no java")
