@@ -1,4 +1,4 @@
-"""What a crowd's Pods are given with nothing decided and nothing read: by the tools, by netlink, and by pyroute2.
+"""What is done to a crowd's Pods with nothing decided: by the tools, by netlink, and by pyroute2.
 
 Every Pod has a program of its own about 5 sets. Its text, and its messages, are prepared before time is taken.
 """
@@ -16,7 +16,7 @@ from pyroute2 import IPSet
 
 from enforcers.core.difference import advance, compare, contents, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, TABLE, Family, Interface, set_name
-from enforcers.core.netlink import ipset, transaction
+from enforcers.core.netlink import ipset, nftables, transaction
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING
 from enforcers.core.set_rendering import FAMILY_NAMES
@@ -116,15 +116,24 @@ def kept_sockets(crowd: Crowd, life: int) -> Iterator[list[NetlinkSocket]]:
         yield sockets
 
 
-def packed_first_write(crowd: Crowd, pod: int, netlink: NetlinkSocket) -> Callable[[], None]:
-    """What sends the sets and the chains, packed now, to a namespace without any: there sets are numbered from 0."""
+def packed_sets(netlink: NetlinkSocket) -> Callable[[], None]:
+    """What sends all sets, packed now, to a namespace without any."""
     requests = [request for each in NAMED for request in _filled(*each, netlink)]
-    numbers = {set_name(*each): number for number, each in enumerate(NAMED)}
-    send_chains = _packed(netlink, first_tables(crowd, pod), numbers)
 
     def send() -> None:
         for request in requests:
             netlink.request(request)
+
+    return send
+
+
+def packed_first_write(crowd: Crowd, pod: int, netlink: NetlinkSocket) -> Callable[[], None]:
+    """What sends the sets and the chains, packed now, to a namespace without any: there sets are numbered from 0."""
+    send_sets = packed_sets(netlink)
+    send_chains = _packed(netlink, first_tables(crowd, pod), {set_name(*each): at for at, each in enumerate(NAMED)})
+
+    def send() -> None:
+        send_sets()
         send_chains()
 
     return send
@@ -133,6 +142,21 @@ def packed_first_write(crowd: Crowd, pod: int, netlink: NetlinkSocket) -> Callab
 def packed_rewrite(netlink: NetlinkSocket, tables: Tables) -> Callable[[], None]:
     """What sends the chains, packed now, to a namespace whose sets are there."""
     return _packed(netlink, tables, ipset.read_numbers(body for _, body in netlink.dump(ipset.numbers_query())))
+
+
+def packed_reading(netlink: NetlinkSocket) -> Callable[[], None]:
+    """What lists our sets and the table's rules, and looks at nothing of it."""
+    requests = [
+        ipset.headers_query(),
+        *(ipset.listing_query(set_name(*each)) for each in NAMED),
+        *(nftables.rules_request(family, TABLE) for family in FAMILIES),
+    ]
+
+    def send() -> None:
+        for request in requests:
+            netlink.dump(request)
+
+    return send
 
 
 def send_all(senders: Iterable[Callable[[], None]]) -> float:

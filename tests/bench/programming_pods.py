@@ -1,12 +1,12 @@
 """Rows about chains: a node's Pods programmed from nothing, found as they should be, and rewritten again and again.
 
 ours       a C-VEN, from its start, or from the change of a policy, until every Pod's rules are in the kernel
-limit      what ours writes chains with, and no more: the tools, their input prepared, or messages on kept sockets,
-           packed before; many Pods at a time, nothing is decided and nothing read
+limit      what ours writes with, and no more, many Pods at a time: messages on kept sockets, packed before, and for
+           chains, but for the rows that end in -netlink, the tools, their input prepared; nothing is decided
 otherwise  the tools by `ip netns exec`, one after the other; ours with both reference backends; pyroute2
 
-At a cold start every Pod has 50 rules in each family beside those that every isolated Pod has; where it is rewritten,
-10.
+At a cold start every Pod has 50 rules in each family beside those that every isolated Pod has; where it is
+rewritten, 10.
 """
 
 import asyncio
@@ -27,11 +27,13 @@ from tests.bench.measuring import Figure, Unavailable, at_least, settled_memory,
 from tests.components.waiting import until
 from tests.enforcers.cven_world import Told, running_on
 from tests.enforcers.node.crowd import Crowd, made_crowd, members
+from tests.enforcers.pod_world import eventually
 
 PODS: Final = 110
 """The most that a node has by default."""
 ROUNDS: Final = 10
 """Each rewrites every Pod."""
+GONE_SECONDS: Final = 60.0
 SAMPLE: Final = 5
 """Pods whose sets pyroute2 is given."""
 COLD_GOALS_SECONDS: Final[Mapping[ChainBackendName, float]] = {"restore": 0.5, "netlink": 0.25}
@@ -47,9 +49,10 @@ def cold_start(scale: float) -> list[Figure]:
     with _crowd(scale) as crowd:
         lives = _lives(crowd)
         writing = [bare_writes.first_write(crowd, number) for number in range(crowd.count)]
-        life = next(lives)
-        limits = {"restore": timed(lambda: asyncio.run(at_a_time(crowd, writing, life)))[1]}
-        limits["netlink"] = _packed_cold_start(crowd, next(lives))
+        limits = {
+            "restore": _prepared_cold_start(crowd, next(lives)),
+            "netlink": _packed_cold_start(crowd, next(lives)),
+        }
         life = next(lives)
         _, other = timed(lambda: in_turn(crowd, writing, life))
         sample = min(SAMPLE, crowd.count)
@@ -68,7 +71,8 @@ def cold_start(scale: float) -> list[Figure]:
         standing = asyncio.run(_until_realized(crowd, life, chains))
         others = {REFERENCE: asyncio.run(_until_realized(crowd, life, "restore", "restore"))}
         reading = [bare_writes.READ] * crowd.count
-        _, limit = timed(lambda: asyncio.run(at_a_time(crowd, reading, life)))
+        with bare_writes.kept_sockets(crowd, life) as sockets:
+            limit = bare_writes.send_all(list(map(bare_writes.packed_reading, sockets)))
         _, other = timed(lambda: in_turn(crowd, reading, life))
     row, goal = "node-cold-start-standing", COLD_GOALS_SECONDS["restore"]
     return [*figures, _cold(row, standing, limit=limit, other=other, others=others, goal_seconds=goal)]
@@ -122,6 +126,13 @@ def _cold(
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def _prepared_cold_start(crowd: Crowd, life: int) -> float:
+    chains = [bare_writes.rewrite(bare_writes.first_tables(crowd, pod)) for pod in range(crowd.count)]
+    with bare_writes.kept_sockets(crowd, life) as sockets:
+        seconds = bare_writes.send_all(list(map(bare_writes.packed_sets, sockets)))
+        return seconds + timed(lambda: asyncio.run(at_a_time(crowd, chains, life)))[1]
 
 
 def _packed_cold_start(crowd: Crowd, life: int) -> float:
@@ -206,10 +217,11 @@ def _crowd(scale: float) -> Iterator[Crowd]:
 
 
 def _lives(crowd: Crowd) -> Iterator[int]:
-    """Each with namespaces in which there is nothing yet, instead of those before."""
+    """Each with namespaces in which there is nothing yet, once those before are gone: that takes the kernel time."""
     life = 0
     while True:
         yield life
         crowd.remove(range(crowd.count), life)
+        eventually("the namespaces to be gone", lambda: not crowd.wires(), GONE_SECONDS)
         life += 1
         crowd.make(range(crowd.count), life)
