@@ -47,6 +47,7 @@ ROWS: Final[dict[str, Row]] = {
     "event-to-kernel-embedded": to_kernel.embedded,
     "event-to-kernel-kafka": to_kernel.kafka,
     "drift-to-healed": drifting.drift_to_healed,
+    "drift-to-healed-set": drifting.drift_of_set_to_healed,
 }
 
 

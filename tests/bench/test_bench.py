@@ -1,15 +1,18 @@
 """The bench runs and says what it promises. How fast anything is, no test asserts."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from tests.bench import run
+from tests.bench import bare_writes, run
 from tests.bench.measuring import Figure, Unavailable
+from tests.enforcers.node.crowd import Crowd, made_crowd
 
 FIELDS = {"row", "unit", "ours", "limit", "alternative", "alternative_name", "ratio", "goal", "holds"}
+SAVING = (["iptables-nft-save", "-t", "mangle"], ["ip6tables-nft-save", "-t", "mangle"], ["ipset", "save"])
 
 
 def test_the_chosen_rows_are_written_as_a_list_of_figures(tmp_path: Path):
@@ -69,7 +72,57 @@ def test_pods_are_programmed_and_rewritten_to_the_last_one(tmp_path: Path):
         *("node-cold-start", "node-cold-start-netlink", "node-cold-start-standing"),
         *("pod-patches", "pod-patches-netlink"),
     ]
-    assert all(each.keys() == FIELDS for each in figures)
+    for each in figures:
+        assert each.keys() == FIELDS | {"others"}
+        assert any(name.startswith("eastwest with set_backend=restore") for name in each["others"])
+        assert all(value > 0 for value in (each["ours"], each["limit"], each["alternative"], *each["others"].values()))
+    assert all(any(name.startswith("pyroute2") for name in each["others"]) for each in figures[:2])
+
+
+@pytest.mark.netns
+def test_what_the_limit_sends_packed_is_what_the_tools_would_have_written():
+    with made_crowd(1) as crowd:
+        crowd.make([0], life=1)
+        for life, written in enumerate((_by_tools, _packed)):
+            written(crowd, life)
+        by_tools, packed = ([crowd.command(crowd.path(0, life), *words) for words in SAVING] for life in (0, 1))
+    assert [_settled(each) for each in packed] == [_settled(each) for each in by_tools]
+    assert all("EW-IN-NEW" in each for each in by_tools[:2])
+
+
+def _by_tools(crowd: Crowd, life: int) -> None:
+    for tables in (bare_writes.first_write(crowd, 0), bare_writes.rewrite(bare_writes.next_tables(crowd, 0, 0))):
+        bare_writes.in_turn(crowd, [tables], life)
+
+
+def _packed(crowd: Crowd, life: int) -> None:
+    with bare_writes.kept_sockets(crowd, life) as (netlink,):
+        bare_writes.packed_first_write(crowd, 0, netlink)()
+        bare_writes.packed_rewrite(netlink, bare_writes.next_tables(crowd, 0, 0))()
+
+
+def _settled(saved: str) -> list[str]:
+    """Without times, the order of members, and what a set's hash begins with."""
+    lines = (re.sub(r" (hashsize|maxelem|bucketsize|initval) \S+", "", line) for line in saved.splitlines())
+    return sorted(line for line in lines if not line.startswith("#"))
+
+
+@pytest.mark.netns
+def test_what_others_change_of_rules_and_of_sets_is_measured_until_it_is_back(tmp_path: Path):
+    file = tmp_path / "figures.json"
+    result = CliRunner().invoke(
+        run.main, ["--rows", "drift-to-healed,drift-to-healed-set", "--scale", "0.01", "--json", str(file)]
+    )
+
+    assert result.exit_code == 0, result.output
+    figures = json.loads(file.read_text())
+    assert [each["row"] for each in figures] == [
+        *("drift-to-healed", "drift-to-healed-p99"),
+        *("drift-to-healed-set", "drift-to-healed-set-p99"),
+    ]
+    for each in figures:
+        assert each.keys() == FIELDS
+        assert all(each[name] > 0 for name in ("ours", "limit", "alternative", "ratio"))
 
 
 def test_a_row_that_cannot_run_here_says_why_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
