@@ -1,4 +1,7 @@
-"""Looking into Pods now and then, for what no event tells: how full their connection tables are, who uses our bit."""
+"""Looking into Pods now and then, for what no event tells.
+
+How full their connection tables are, who uses our bit, and what iptables-legacy holds beside our rules.
+"""
 
 import asyncio
 from typing import Final
