@@ -312,6 +312,11 @@ class PodEnforcement:
             self.audit_due = False
             return await self.connections.audit(self._ground)
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether rules of ours stand there, as far as is known: also where these are less than they should be."""
+        return self._closed
+
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""
         async with self._turn:
@@ -321,8 +326,8 @@ class PodEnforcement:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with it though it holds what it should."""
-        return (*self.legacy, *self.connections.problems)
+        """What is wrong with it beside its rules; none where it has none."""
+        return (*self.legacy, *self.connections.problems) if self.has_rules else ()
 
     async def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""

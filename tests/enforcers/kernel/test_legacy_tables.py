@@ -10,7 +10,7 @@ from enforcers.kernel import namespaces, tables
 from enforcers.kernel.sets.set_backends import RestoreSets
 from schemas.status import PodState
 from tests.components.presence import missing
-from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, sets
+from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, program, sets
 
 pytestmark = pytest.mark.netns
 
@@ -75,6 +75,15 @@ async def test_the_pod_remembers_what_was_found_and_the_log_says_it_once(world):
     world.command("web", "iptables-legacy", "-P", "FORWARD", "ACCEPT")
     pod.doubt()
     await pod.realize(ALLOW, sets())
+    assert pod.problems == ()
+
+
+async def test_beside_no_rules_of_ours_they_are_no_problem(world):
+    world.command("web", "iptables-legacy", "-A", "INPUT", "-j", "DROP")
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    assert len(pod.problems) == 1
+
+    await pod.realize(program(), sets())
     assert pod.problems == ()
 
 

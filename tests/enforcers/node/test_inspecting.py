@@ -16,7 +16,7 @@ from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas.status import PodState, RuntimeStatus
 from tests.components.presence import missing
 from tests.enforcers.cven_world import Told, realized, running, told, until
-from tests.enforcers.pod_world import ALLOW, World, both, enforced, sets
+from tests.enforcers.pod_world import ALLOW, World, address, both, enforced, sets
 
 pytestmark = pytest.mark.netns
 
@@ -89,6 +89,19 @@ async def test_it_is_told_of_its_pod_beside_its_state_and_logged_once(world):
         assert [(each.name, each.state, each.problems) for each in runtime.pods] == [
             ("web", PodState.ENFORCED, (problem,)),
         ]
+
+
+async def test_a_pod_whose_rules_miss_one_of_its_addresses_is_looked_into_as_well(world, monkeypatch):
+    monkeypatch.setattr(inspecting, "INSPECT_SECONDS", SOON)
+    world.ip("web", f"addr del {address('web', 6)}/64 dev eth0")
+    world.command("web", "nft", "-f", "-", text="table ip t {\nchain c {\nct mark set 0\n}\n}\n")
+    async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 1)
+        assert cven.state_of("uid-web") is PodState.UNENFORCEABLE
+
+        await until("the problem to be seen", cven.standing.problems)
+        assert cven.node.pods["uid-web"].connections.inspected.limit > 0
+        assert cven.state_of("uid-web") is PodState.UNENFORCEABLE
 
 
 async def test_rules_of_iptables_legacy_that_come_and_go_at_runtime_are_a_problem_meanwhile(world, monkeypatch):
