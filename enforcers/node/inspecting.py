@@ -1,4 +1,7 @@
-"""Looking into Pods now and then, for what no event tells: how full their connection tables are, who uses our bit."""
+"""Looking into Pods now and then, for what no event tells.
+
+How full their connection tables are, who uses our bit, and what iptables-legacy holds beside our rules.
+"""
 
 import asyncio
 from typing import Final
@@ -7,7 +10,6 @@ import structlog
 
 from enforcers.node.local_node import TROUBLE, LocalNode
 from enforcers.pods.pod import PodEnforcement
-from schemas.status import PodState
 
 INSPECT_SECONDS: Final = 10.0
 
@@ -15,10 +17,13 @@ _log = structlog.get_logger("enforcers.node.inspecting")
 
 
 async def inspecting(node: LocalNode) -> None:
-    """Until cancelled. A Pod that cannot be looked into is in trouble that others report."""
+    """Until cancelled, look into Pods with rules, whatever is said of them: these are evaluated.
+
+    A Pod that cannot be looked into is in trouble that others report.
+    """
     while True:
         for pod in list(node.pods.values()):
-            if pod.state in (PodState.ENFORCED, PodState.CONTESTED):
+            if pod.has_rules:
                 try:
                     await look(pod)
                 except TROUBLE:

@@ -51,7 +51,7 @@ class Standing:
         return program is not None and program.bypassable and self.state_of(uid) is PodState.ENFORCED
 
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with Pods that hold what they should."""
+        """What is wrong with Pods beside their rules."""
         found = [
             f"{pod.sandbox.namespace}/{pod.sandbox.name}: {problem}"
             for pod in self._node.pods.values()

@@ -28,6 +28,7 @@ from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
 from enforcers.kernel.namespaces import CommandFailed
 from enforcers.kernel.rules.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
+from enforcers.kernel.rules.legacy_tables import legacy_problems, used_tables
 from enforcers.kernel.rules.native import RulesRead
 from enforcers.kernel.sets.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
 from enforcers.pods.placement import Placement, Unenforceable
@@ -77,7 +78,7 @@ class PodEnforcement:
         self.audit_due = False
         """Whether something was written since the connections were last judged that may forbid one of them."""
         self.legacy: tuple[str, ...] = ()
-        """What else decides about its packets, as of the last time that its namespace was read."""
+        """What else decides about its packets, as of the last time that its namespace was read or inspected."""
         self.read_back = ReadBack()
         self.tampered = False
         """Someone changed what is ours, and it was not put back yet."""
@@ -175,10 +176,13 @@ class PodEnforcement:
 
     async def _observe(self) -> Observed:
         observed = await tables.observe(self.sandbox.netns, self._set_backend)
-        news, self.legacy = observed.problems != self.legacy, observed.problems
-        if news and self.legacy:
-            _log.warning("others' rules", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", found=self.legacy)
+        self._take_legacy(observed.problems)
         return replace(observed, tables=self.read_back.suspicious(observed.tables))
+
+    def _take_legacy(self, found: tuple[str, ...]) -> None:
+        news, self.legacy = found != self.legacy, found
+        if news and found:
+            _log.warning("others' rules", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", found=found)
 
     async def _write(self, desired: Desired, sets: Sets, observed: Observed | None) -> Patch:
         """Write and return what differs from what was *observed*, or else from what was realized."""
@@ -308,15 +312,22 @@ class PodEnforcement:
             self.audit_due = False
             return await self.connections.audit(self._ground)
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether rules of ours stand there, as far as is known: also where these are less than they should be."""
+        return self._closed
+
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""
         async with self._turn:
             await self.connections.inspect()
+            used = await asyncio.to_thread(used_tables, self.sandbox.netns)  # no event tells of them
+            self._take_legacy(await legacy_problems(self.sandbox.netns, used))
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with it though it holds what it should."""
-        return (*self.legacy, *self.connections.problems)
+        """What is wrong with it beside its rules; none where it has none."""
+        return (*self.legacy, *self.connections.problems) if self.has_rules else ()
 
     async def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""

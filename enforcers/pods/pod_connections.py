@@ -36,14 +36,18 @@ class PodConnections:
         self._node_netns = node_netns
         self._cut = cut
         self._unadopted = 0
+        self._unknown = 0
+        """Those that the last judgement kept since it could not judge them."""
 
     @property
     def problems(self) -> list[str]:
         """What is wrong though every rule stands."""
-        if not self._unadopted:
-            return self.inspected.problems
-        left = f"{self._unadopted} connections were not adopted: its table was full, or they were too many"
-        return [*self.inspected.problems, left]
+        found = list(self.inspected.problems)
+        if self._unadopted:
+            found.append(f"{self._unadopted} connections were not adopted: its table was full, or they were too many")
+        if self._unknown:
+            found.append(f"{self._unknown} connections to virtual addresses kept: the node knows no endpoint of theirs")
+        return found
 
     def ground(self, sandbox: Sandbox, program: Program, sets: Sets) -> Ground:
         """What they are judged by."""
@@ -68,6 +72,7 @@ class PodConnections:
     async def audit(self, ground: Ground) -> list[Cut]:
         """Clear the mark of each that is not allowed. Where nothing is connected no thread is asked: 10 µs."""
         if not conntrack.usage(self._netlink.opened())[0]:
+            self._unknown = 0
             return []
         judged = await self._netlink.use(lambda netlink: judging.audit(netlink, ground), long=True)
         self._report(ground.sandbox, judged)
@@ -80,19 +85,20 @@ class PodConnections:
 
     async def end(self, path: Path) -> None:
         """Our rules have left the namespace, which *path* names."""
-        self.inspected, self._unadopted = Inspection(), 0
+        self.inspected, self._unadopted, self._unknown = Inspection(), 0, 0
         await self._netlink.use(lambda netlink: conntrack.end(netlink, path, self._mark), long=True)
 
     def _report(self, sandbox: Sandbox, judged: Judged) -> None:
+        self._unknown = len(judged.unknown)
         self._cut(sandbox, judged.cuts)
         pod = f"{sandbox.namespace}/{sandbox.name}"
         if judged.adopted:
             _log.info("connections adopted", pod=pod, connections=judged.adopted)
-        if judged.unknown:
+        if self._unknown:
             _log.warning(
-                "connections to virtual addresses kept: the node does not know their endpoint",
+                "connections to virtual addresses kept: the node knows no endpoint of theirs",
                 pod=pod,
-                connections=len(judged.unknown),
+                connections=self._unknown,
             )
         if judged.left:
             _log.warning("connections not adopted: no room, or too many", pod=pod, connections=judged.left)

@@ -1,6 +1,7 @@
 """Connections through a Service, in the lab's real address translation: the node's table knows who is behind them."""
 
 import contextlib
+import select
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from compose.lab.plan import LabPod, Layout, VirtualPort
 from enforcers.core.connections.cutting import Cut
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.core.node_state import TrackedSet
+from enforcers.kernel import namespaces
 from enforcers.pods.pod import PodEnforcement
 from schemas import addresses
 from schemas.addresses import PROTOCOL_NAMES, TCP
@@ -181,3 +183,27 @@ async def test_of_the_endpoints_of_one_service_each_connection_is_judged_by_its_
     assert not passes(*reversed(talks["b"]))
     with pytest.raises(TimeoutError):
         behind.open_socket("web").connect((virtual(SHARED, 4), SHARED))
+
+
+async def test_what_the_node_does_not_know_is_kept_and_is_a_problem_until_it_can_be_judged(behind):
+    """Its table may have been flushed; which of the two endpoints it is nobody can say then."""
+    listeners = [behind.listen(name, SHARED + TARGET_OFFSET) for name in ("a", "b")]
+    client = behind.open_socket("web")
+    client.connect((virtual(SHARED, 4), SHARED))
+    ready, _, _ = select.select(listeners, [], [], 5)
+    behind.accept(ready[0])
+    await namespaces.run(behind.lab.node_netns("node-1"), ["conntrack", "-F"])
+    cuts: list[Cut] = []
+    pod = enforcement(behind, cuts)
+    held = members("a")
+
+    await pod.realize(WANTED, held)
+    kept = ("1 connections to virtual addresses kept: the node knows no endpoint of theirs",)
+    assert (pod.problems, cuts) == (kept, [])
+    await pod.audit()
+    assert (pod.problems, cuts) == (kept, [])
+
+    held[VIRTUAL_ALLOWED].change({endpoint(addresses.pack(virtual(SHARED, 4)), TCP, SHARED)}, set())
+    await pod.realize(WANTED, held)
+    await pod.audit()
+    assert (pod.problems, cuts) == ((), [])

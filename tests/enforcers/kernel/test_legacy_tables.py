@@ -6,10 +6,11 @@ import pytest
 import structlog
 
 from enforcers.core.legacy_rules import describe
-from enforcers.kernel import tables
+from enforcers.kernel import namespaces, tables
 from enforcers.kernel.sets.set_backends import RestoreSets
+from schemas.status import PodState
 from tests.components.presence import missing
-from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, sets
+from tests.enforcers.pod_world import ALLOW, World, both, enforced, pod_of, program, sets
 
 pytestmark = pytest.mark.netns
 
@@ -75,6 +76,26 @@ async def test_the_pod_remembers_what_was_found_and_the_log_says_it_once(world):
     pod.doubt()
     await pod.realize(ALLOW, sets())
     assert pod.problems == ()
+
+
+async def test_beside_no_rules_of_ours_they_are_no_problem(world):
+    world.command("web", "iptables-legacy", "-A", "INPUT", "-j", "DROP")
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+    assert len(pod.problems) == 1
+
+    await pod.realize(program(), sets())
+    assert pod.problems == ()
+
+
+async def test_more_than_the_tool_may_print_is_told_and_ours_are_written_all_the_same(world, monkeypatch):
+    flood = "".join(f"-A INPUT -s 10.9.0.{number} -j ACCEPT\n" for number in range(256))
+    world.command("web", "iptables-legacy-restore", text=f"*filter\n{flood}COMMIT\n")
+    monkeypatch.setattr(namespaces, "OUTPUT_BYTES", 4096)  # a whole block of what a tool writes at a time
+
+    pod = await enforced(world, ALLOW, sets(clients=both("a")))
+
+    assert pod.problems == ("iptables-legacy's table filter (IPv4) exists; iptables-legacy-save cannot read it",)
+    assert pod.state is PodState.ENFORCED
 
 
 def test_rules_and_policies_of_a_table_are_told_in_one_line():

@@ -1,4 +1,4 @@
-"""What no event tells of (ipsets, links, older rules) is found by looking again, and put back like rules."""
+"""What no event tells of (ipsets, links) is found by looking again, and put back like rules."""
 
 import asyncio
 import ipaddress

@@ -1,5 +1,8 @@
 """What no event tells of a Pod: who else writes to our bit, and how full its connection table is."""
 
+import asyncio
+import shutil
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -7,13 +10,18 @@ from enforcers.core.layout import DEFAULT_MARK
 from enforcers.core.netlink.rule_listing import MarkRule
 from enforcers.enforcer import describe
 from enforcers.kernel.connections.inspecting import Inspection
+from enforcers.node import inspecting
 from enforcers.node.inspecting import look
 from enforcers.runtimes.given_runtime import GivenRuntime
 from schemas.status import PodState, RuntimeStatus
+from tests.components.presence import missing
 from tests.enforcers.cven_world import Told, realized, running, told, until
-from tests.enforcers.pod_world import ALLOW, World, both, enforced, sets
+from tests.enforcers.pod_world import ALLOW, World, address, both, enforced, sets
 
 pytestmark = pytest.mark.netns
+
+SOON = 0.1
+"""Seconds between two looks."""
 
 INTO_XTABLES = {
     "-j CONNMARK --set-mark 0x1": 0xFFFFFFFF,
@@ -81,6 +89,37 @@ async def test_it_is_told_of_its_pod_beside_its_state_and_logged_once(world):
         assert [(each.name, each.state, each.problems) for each in runtime.pods] == [
             ("web", PodState.ENFORCED, (problem,)),
         ]
+
+
+async def test_a_pod_whose_rules_miss_one_of_its_addresses_is_looked_into_as_well(world, monkeypatch):
+    monkeypatch.setattr(inspecting, "INSPECT_SECONDS", SOON)
+    world.ip("web", f"addr del {address('web', 6)}/64 dev eth0")
+    world.command("web", "nft", "-f", "-", text="table ip t {\nchain c {\nct mark set 0\n}\n}\n")
+    async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 1)
+        assert cven.state_of("uid-web") is PodState.UNENFORCEABLE
+
+        await until("the problem to be seen", cven.standing.problems)
+        assert cven.node.pods["uid-web"].connections.inspected.limit > 0
+        assert cven.state_of("uid-web") is PodState.UNENFORCEABLE
+
+
+async def test_rules_of_iptables_legacy_that_come_and_go_at_runtime_are_a_problem_meanwhile(world, monkeypatch):
+    if shutil.which("iptables-legacy") is None:
+        missing("iptables-legacy is not installed", "apt install iptables")
+    monkeypatch.setattr(inspecting, "INSPECT_SECONDS", SOON)
+    problem = "iptables-legacy's table filter (IPv4) is evaluated as well: 1 rule"
+    async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 1)
+        assert cven.standing.problems() == ()
+        with capture_logs() as logged:
+            await asyncio.to_thread(world.command, "web", "iptables-legacy", "-A", "INPUT", "-j", "DROP")
+            await until("it to be told", lambda: cven.standing.problems() == (f"shop/web: {problem}",))
+        assert [(each["pod"], each["found"]) for each in logged] == [("shop/web", (problem,))]
+
+        await asyncio.to_thread(world.command, "web", "iptables-legacy", "-F")
+        await until("it to be told no more", lambda: cven.standing.problems() == ())
+        assert cven.state_of("uid-web") is PodState.ENFORCED
 
 
 async def test_connections_are_counted_against_their_limit(world):
