@@ -53,6 +53,8 @@ class PodState(StrEnum):
     CONTESTED = "contested"
     """Someone else keeps changing our rules."""
     ERROR = "error"
+    UNKNOWN = "unknown"
+    """No enforcer says so, but whoever reads: its enforcer is offline, so nobody confirms what it said last."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
