@@ -46,6 +46,8 @@ class PodState(StrEnum):
     IDLE = "idle"
     PENDING = "pending"
     """A program is here, and no running Pod for it yet."""
+    OBSERVED = "observed"
+    """Its node observes: nothing is written."""
     PAUSED = "paused"
     """The C-VEN writes nothing, by order."""
     RELEASED = "released"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from enforcers.node.local_node import LocalNode
-from schemas.programs import Mode
+from schemas.programs import Mode, Program
 from schemas.status import PodException, PodState
 
 PROBLEMS_TOLD: Final = 20
@@ -39,11 +39,21 @@ class Standing:
             return PodState.IDLE
         if self._lacks_rules(uid) and pod.state in (PodState.OPEN, PodState.PENDING):
             return PodState.RELEASED
-        if self._node.passive and pod.state is PodState.PENDING:
-            return PodState.PAUSED
+        isolated = program is not None and program.isolated
+        if self._node.passive and (pod.state is PodState.PENDING or (pod.state is PodState.OPEN and isolated)):
+            return self._unwritten(program)
         if pod.state is PodState.ENFORCED and program is not None and program.advisory:
             return PodState.ADVISORY
         return pod.state
+
+    def _unwritten(self, program: Program | None) -> PodState:
+        """Of a Pod that this node did not program, since it writes nothing.
+
+        A pause keeps also rules of before that nothing asks for any more, so no such Pod is said to have none.
+        """
+        if not self._node.settings.observe:
+            return PodState.PAUSED
+        return PodState.OPEN if program is not None and not program.isolated else PodState.OBSERVED
 
     def is_bypassable(self, uid: str) -> bool:
         """Whether the Pod *uid* has rules, and may send packets past them."""
