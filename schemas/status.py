@@ -46,6 +46,8 @@ class PodState(StrEnum):
     IDLE = "idle"
     PENDING = "pending"
     """A program is here, and no running Pod for it yet."""
+    OBSERVED = "observed"
+    """Its node observes: nothing is written."""
     PAUSED = "paused"
     """The C-VEN writes nothing, by order."""
     RELEASED = "released"
@@ -53,6 +55,8 @@ class PodState(StrEnum):
     CONTESTED = "contested"
     """Someone else keeps changing our rules."""
     ERROR = "error"
+    UNKNOWN = "unknown"
+    """No enforcer says so, but whoever reads: its enforcer is offline, so nobody confirms what it said last."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -41,11 +41,12 @@ def release(socket: str, what: str, everything: bool, reason: str) -> None:
 
 @click.command(short_help="Undo what was ordered.")
 @click.argument("what", default="", metavar="[POD|NAMESPACE|*]")
+@with_reason
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_obj
-def resume(socket: str, what: str, output: str) -> None:
+def resume(socket: str, what: str, reason: str, output: str) -> None:
     """Undo every pause and release, or only the release of what is named; the rules come back."""
-    ended = ask(socket, "DELETE", "/orders", list[Order], release=what)
+    ended = ask(socket, "DELETE", "/orders", list[Order], release=what, by=whoever_asks(), reason=reason)
     if output == "json":
         click.echo(document(ended, "json"))
     else:

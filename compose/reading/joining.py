@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from compose.reading.output import counted
 from schemas.reports import AnyReport, ContainerWorkload, Summary, Workload
@@ -14,6 +15,7 @@ from schemas.status import (
     CvenStatus,
     KubelinkStatus,
     PodDetail,
+    PodState,
     ProcessorStatus,
     RuntimeStatus,
 )
@@ -37,11 +39,19 @@ class Spoken(msgspec.Struct, frozen=True):
         return found.status, found.connectivity(self.now)
 
     def detail(self, workload: ContainerWorkload) -> PodDetail | None:
-        """What its node's runtime and enforcer say of a Pod."""
+        """What its node's runtime and enforcer say of a Pod; of an offline enforcer's word only that it was the last.
+
+        The word on Pods has no heartbeat: whether it still holds is known by the enforcer's own.
+        """
         found = self.heard.get((Component.RUNTIME, workload.node))
         if found is None or not isinstance(found.status, RuntimeStatus):
             return None
-        return next((pod for pod in found.status.pods if pod.uid == workload.uid), None)
+        detail = next((pod for pod in found.status.pods if pod.uid == workload.uid), None)
+        cven = self.cven(workload.node)
+        if detail is None or (cven is not None and cven[1] is not Connectivity.OFFLINE):
+            return detail
+        last = f"its node's enforcer is offline and last said: {detail.state}"
+        return replace(detail, state=PodState.UNKNOWN, bypassable=False, problems=(last, *detail.problems))
 
     def trouble(self, workload: ContainerWorkload) -> str:
         """Why a Pod does not hold what it should, and what is wrong though it does; empty: nothing is known against it.

@@ -199,7 +199,7 @@ class LocalApi:
 
     async def _undo(self, request: web.Request) -> web.Response:
         release = request.query.get("release")
-        ended = self._node.undo(release)
+        ended = self._node.undo(release, by=request.query.get("by", ""), reason=request.query.get("reason", ""))
         if release is not None and not ended:
             raise LookupError(
                 f"{release} is not released; ordered now: {', '.join(map(str, self._node.orders.given)) or '-'}"

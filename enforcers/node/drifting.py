@@ -5,6 +5,7 @@
 
 That something changed, whoever did it, only says where to look: what stands there decides. A Pod whose own rules change
 all the time is looked at less and less often, twice a second in the end; writing is never the answer to that.
+Looking goes on while nothing may be written: what differs then is told at once, and stays dirty until that ends.
 """
 
 import asyncio
@@ -110,7 +111,7 @@ class Drifting:
         rest = REST_SECONDS
         try:
             while suspicion := self._suspicions.pop(uid, None):
-                if (pod := self._node.pods.get(uid)) is None or self._node.passive:
+                if (pod := self._node.pods.get(uid)) is None:
                     return
                 of_use = await self._look(uid, pod, suspicion)
                 if of_use is not None:

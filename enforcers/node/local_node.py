@@ -184,9 +184,9 @@ class LocalNode:
         self.orders.give(order)
         self._reconsider(order)
 
-    def undo(self, release: str | None = None) -> tuple[Order, ...]:
+    def undo(self, release: str | None = None, *, by: str = "", reason: str = "") -> tuple[Order, ...]:
         """End orders as `Orders.undo` does; return them."""
-        ended = self.orders.undo(release)
+        ended = self.orders.undo(release, by=by, reason=reason)
         for order in ended:
             self._reconsider(order)
         return ended

@@ -37,12 +37,15 @@ class Orders:
         self.given = (*(each for each in self.given if each.release != order.release), order)
         _log.warning("ordered by hand", order=str(order))
 
-    def undo(self, release: str | None = None) -> tuple[Order, ...]:
-        """End the release of *release*, or by default every order; return what ended."""
+    def undo(self, release: str | None = None, *, by: str = "", reason: str = "") -> tuple[Order, ...]:
+        """End the release of *release*, or by default every order; return what ended.
+
+        Who ends it and why is logged, and nowhere else: what is not ordered any more has no status.
+        """
         ended = tuple(each for each in self.given if release is None or (each.release and each.release == release))
         self.given = tuple(each for each in self.given if each not in ended)
         for order in ended:
-            _log.warning("order undone", order=str(order))
+            _log.warning("order undone", order=str(order), by=by or "unknown", reason=reason)
         return ended
 
     def keep(self) -> None:

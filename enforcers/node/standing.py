@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from enforcers.node.local_node import LocalNode
-from schemas.programs import Mode
+from schemas.programs import Mode, Program
 from schemas.status import PodException, PodState
 
 PROBLEMS_TOLD: Final = 20
@@ -21,7 +21,7 @@ class Standing:
         node = self._node
         for uid, pod in sorted(node.pods.items()):
             released = str(node.releasing(uid)) if self._lacks_rules(uid) else ""
-            if reason := node.failing.get(uid) or released or node.tamperings.trouble(uid):
+            if reason := node.failing.get(uid) or released or node.tamperings.trouble(uid) or self._left_so(uid):
                 where = pod.sandbox
                 yield PodException(uid=node.api_uid(uid), namespace=where.namespace, name=where.name, reason=reason)
 
@@ -29,6 +29,12 @@ class Standing:
         """Whether the Pod *uid* is released from rules that it would have."""
         program = self._node.policy.programs.get(uid)
         return program is not None and program.isolated and self._node.releasing(uid) is not None
+
+    def _left_so(self, uid: str) -> str:
+        """Why the Pod *uid* stays as someone else changed it; empty: it does not."""
+        if not (self._node.passive and self._node.pods[uid].tampered):
+            return ""
+        return f"paused, so what someone changed is not put back: {self._node.tamperings.newest(uid)}"
 
     def state_of(self, uid: str) -> PodState:
         """What has become of the Pod *uid*: never *enforced* where it is less than that."""
@@ -39,11 +45,23 @@ class Standing:
             return PodState.IDLE
         if self._lacks_rules(uid) and pod.state in (PodState.OPEN, PodState.PENDING):
             return PodState.RELEASED
-        if self._node.passive and pod.state is PodState.PENDING:
+        isolated = program is not None and program.isolated
+        if self._node.passive and (pod.state is PodState.PENDING or (pod.state is PodState.OPEN and isolated)):
+            return self._unwritten(program)
+        if pod.state is PodState.ENFORCED and self._left_so(uid):
             return PodState.PAUSED
         if pod.state is PodState.ENFORCED and program is not None and program.advisory:
             return PodState.ADVISORY
         return pod.state
+
+    def _unwritten(self, program: Program | None) -> PodState:
+        """Of a Pod that this node did not program, since it writes nothing.
+
+        A pause keeps also rules of before that nothing asks for any more, so no such Pod is said to have none.
+        """
+        if not self._node.settings.observe:
+            return PodState.PAUSED
+        return PodState.OPEN if program is not None and not program.isolated else PodState.OBSERVED
 
     def is_bypassable(self, uid: str) -> bool:
         """Whether the Pod *uid* has rules, and may send packets past them."""

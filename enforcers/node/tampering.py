@@ -93,6 +93,10 @@ class Tamperings:
             return ""
         return f"contested: someone keeps changing what is ours: {self._last[uid]}"
 
+    def newest(self, uid: str) -> str:
+        """What was found last of the Pod; empty: nothing."""
+        return str(self._last.get(uid, ""))
+
     def forget(self, uid: str) -> None:
         """The Pod is gone."""
         for each in (self._open, self._contests, self._last):

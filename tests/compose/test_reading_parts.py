@@ -28,6 +28,8 @@ from schemas.reports import (
 )
 from schemas.sets import SetKind, endpoint, set_id
 from schemas.status import (
+    HEARTBEAT_SECONDS,
+    OFFLINE_AFTER,
     Component,
     ContainerDetail,
     Cut,
@@ -115,13 +117,9 @@ def test_a_pod_that_could_not_be_programmed_says_why_when_wide():
 
 def test_what_is_wrong_with_a_pod_that_holds_its_rules_is_told_when_wide_and_in_json():
     detail = PodDetail(uid="u", namespace="s", name="p", state=PodState.ENFORCED, problems=("its table is full",))
-    heard = {(Component.RUNTIME, "n1"): Heard(RuntimeStatus(node="n1", pods=(detail,)), 100.0)}
-    report = ContainerWorkload(namespace="s", name="p", uid="u", node="n1")
-    spoken = Spoken(heard, 101.0, 7)
+    report, spoken = said_of_a_pod(detail, now=101.0)
 
-    cells = dict(
-        zip((*HEADINGS[ContainerWorkload][0], *HEADINGS[ContainerWorkload][1]), row(report, spoken, True), strict=True)
-    )
+    cells = wide_cells(report, spoken)
     assert (cells["ENFORCEMENT"], cells["TROUBLE"]) == ("enforced", "its table is full")
     assert joined(report, spoken)["status"]["problems"] == ("its table is full",)
 
@@ -139,6 +137,38 @@ def test_containers_are_as_the_api_server_says_and_the_runtime():
 
     expected = "web (waiting: CrashLoopBackOff; exited; 3 restarts), log (running), new (unknown)"
     assert expected in row(report, Spoken(heard, 101.0, 7), True)
+
+
+def said_of_a_pod(detail: PodDetail, now: float) -> tuple[ContainerWorkload, Spoken]:
+    """By an enforcer that was heard last at 100 s, and told of its Pods long before."""
+    heard = {
+        (Component.CVEN, "n1"): Heard(CvenStatus(node="n1", heartbeat=""), 100.0),
+        (Component.RUNTIME, "n1"): Heard(RuntimeStatus(node="n1", pods=(detail,)), 1.0),
+    }
+    return ContainerWorkload(namespace="s", name="p", uid="u", node="n1"), Spoken(heard, now, 7)
+
+
+def wide_cells(report: ContainerWorkload, spoken: Spoken) -> dict[object, object]:
+    normal, more = HEADINGS[ContainerWorkload]
+    return dict(zip((*normal, *more), row(report, spoken, True), strict=True))
+
+
+def test_a_pod_whose_enforcer_is_offline_is_not_called_enforced_but_its_last_word_is_repeated():
+    detail = PodDetail(uid="u", namespace="s", name="p", state=PodState.ENFORCED, bypassable=True)
+    report, spoken = said_of_a_pod(detail, now=100.0 + OFFLINE_AFTER * HEARTBEAT_SECONDS)
+
+    cells, last = wide_cells(report, spoken), "its node's enforcer is offline and last said: enforced"
+    assert (cells["ENFORCEMENT"], cells["TROUBLE"]) == ("unknown", last)
+    status = joined(report, spoken)["status"]
+    assert (status["state"], status["problems"]) == ("unknown", (last,))
+
+
+def test_a_pod_is_not_called_enforced_where_its_enforcer_was_never_heard():
+    detail = PodDetail(uid="u", namespace="s", name="p", state=PodState.ENFORCED)
+    report, spoken = said_of_a_pod(detail, now=101.0)
+    unheard = {place: heard for place, heard in spoken.heard.items() if place[0] is not Component.CVEN}
+
+    assert wide_cells(report, Spoken(unheard, 101.0, 7))["ENFORCEMENT"] == "unknown"
 
 
 def test_the_summary_counts_what_enforcers_made_of_their_pods_but_not_what_an_offline_one_said():

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from enforcers.answering.local_socket import EnforcerAtWork
 from enforcers.cven import Cven
@@ -135,6 +136,19 @@ async def test_a_pause_keeps_rules_writes_nothing_and_outlives_a_restart_but_a_r
         await again.ask("resume")
         await until("the rules to be back", lambda: again.ruled)
         assert "10.77.1.4" not in world.command("web", "ipset", "list", f"ew-{CLIENTS}-4")
+
+
+async def test_who_ended_an_order_and_why_is_logged(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async with standing(world, tmp_path) as here:
+        monkeypatch.setenv("SUDO_USER", "ann")
+        await here.ask("pause", "--reason", "looking")
+        monkeypatch.setenv("SUDO_USER", "bob")
+        with capture_logs() as logged:
+            await here.ask("resume", "--reason", "seen & done")
+
+        (ended,) = [each for each in logged if each["event"] == "order undone"]
+        assert (ended["by"], ended["reason"]) == ("bob", "seen & done")
+        assert "paused, by ann" in ended["order"]
 
 
 async def test_rules_can_be_released_also_by_an_enforcer_that_knows_nothing_yet(world, tmp_path: Path):

@@ -8,9 +8,9 @@ import pytest
 
 from enforcers.enforcer import describe
 from enforcers.runtimes.given_runtime import GivenRuntime
-from schemas.status import CvenStatus, DriftKind, PodState
+from schemas.status import CvenStatus, DriftKind, Order, PodState
 from tests.enforcers.cven_world import Told, enforcing, healed, realized, running, told, until
-from tests.enforcers.pod_world import ALLOW, World, both, enforced, sets
+from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, enforced, sets
 from tests.enforcers.tampering import ACTS, Act, handle_of, iptables, nft
 
 pytestmark = pytest.mark.netns
@@ -87,6 +87,36 @@ async def test_a_foreign_accept_in_a_chain_before_ours_lets_nothing_past_us(worl
         await until("it to be looked at", lambda: cven.node.pods["uid-web"].read_back.generation > 3)
         assert not world.reaches("b", "web", 80)
         assert cven.node.tamperings.healed == 0
+
+
+def _flush_a_chain(world: World) -> None:
+    iptables(world, 4, "-F", "EW-IN-NEW")
+
+
+def _flush_a_set(world: World) -> None:
+    world.command("web", "ipset", "flush", f"ew-{CLIENTS}-4")
+
+
+@pytest.mark.parametrize(("change", "seconds"), [(_flush_a_chain, NEVER), (_flush_a_set, 0.1)])
+async def test_under_a_pause_a_change_is_told_and_left_and_put_back_when_that_ends(world, change, seconds):
+    async with enforcing(world, verify_seconds=seconds) as cven:
+        before = ours(world, 4)
+        cven.node.order(Order(by="test"))
+        assert cven.state_of("uid-web") is PodState.ENFORCED
+        writes = cven.writes
+        await asyncio.to_thread(change, world)
+
+        await until("it to be found", lambda: cven.node.tamperings.recent)
+        (found,), (exception,) = cven.node.tamperings.recent, cven.exceptions
+        assert found.seconds is None
+        assert exception.reason == f"paused, so what someone changed is not put back: {found.differences[0]}"
+        assert (cven.state_of("uid-web"), cven.node.tamperings.healed, cven.writes) == (PodState.PAUSED, 0, writes)
+
+        cven.node.undo()
+        await healed(cven)
+        assert ours(world, 4) == before
+        assert "10.77.1.3" in world.command("web", "ipset", "list", f"ew-{CLIENTS}-4")
+        assert (cven.state_of("uid-web"), cven.exceptions) == (PodState.ENFORCED, ())
 
 
 async def test_a_heal_is_told_in_the_status_and_counted(world):

@@ -12,7 +12,7 @@ from enforcers.measuring import Measures
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Mode
-from schemas.status import CvenStatus, PodDetail, PodState, RuntimeStatus
+from schemas.status import CvenStatus, Order, PodDetail, PodState, RuntimeStatus
 from tests.enforcers.cven_world import Told, realized, running, told, until
 from tests.enforcers.pod_world import ALLOW, DENY, program
 
@@ -47,6 +47,33 @@ async def test_a_pod_with_rules_is_enforced_unless_it_may_edit_them_and_bypassab
         own, pod = said(cven)
         assert (pod.state, pod.bypassable) == (state, bypassable)
         assert (own.pods, own.bypassable, own.exceptions) == ({state: 1}, int(bypassable), ())
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted", "state"),
+    [
+        ("observe", ALLOW, PodState.OBSERVED),
+        ("observe", OPEN, PodState.OPEN),
+        ("observe", msgspec.structs.replace(ALLOW, mode=Mode.IDLE), PodState.IDLE),
+        ("pause", ALLOW, PodState.PAUSED),
+    ],
+)
+async def test_a_node_that_writes_nothing_says_whether_it_observes_or_was_told_to_pause(world, setting, wanted, state):
+    async with running(world, Told(told(1, wanted, clients=set())), **{setting: True}) as cven:
+        await until("the Pod and its program", lambda: {"uid-web"} == cven.node.pods.keys() & cven.node.policy.programs)
+
+        own, pod = said(cven)
+        assert (pod.state, own.pods) == (state, {state: 1})
+
+
+async def test_a_release_that_ends_while_nothing_is_written_leaves_no_pod_that_is_said_to_have_no_policy(world):
+    async with running(world, Told(told(1, DENY, clients=set())), observe=True) as cven:
+        await until("the Pod to be known", lambda: "uid-web" in cven.node.pods)
+        cven.node.order(Order(release="*", by="test"))
+        await until("the release", lambda: cven.state_of("uid-web") is PodState.RELEASED)
+
+        cven.node.undo()
+        assert cven.state_of("uid-web") is PodState.OBSERVED
 
 
 def counted(registry: CollectorRegistry, state: PodState) -> float | None:
