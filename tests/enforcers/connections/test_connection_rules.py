@@ -13,6 +13,7 @@ import structlog
 
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.kernel.connections import conntrack
+from enforcers.kernel.rules.chain_backends import NetlinkChains, RestoreChains
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP, UDP
 from schemas.policy import Mark, NodeUpdate, SetChange
@@ -36,12 +37,21 @@ from tests.enforcers.sockets import passes
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 OTHERS = set_id(SetKind.ADDRESSES, "others")
+CHAINS = {"restore": RestoreChains, "netlink": NetlinkChains}
 
 
 def marks(path: Path) -> list[int]:
     """The mark bit of every connection in the namespace."""
     with NetlinkSocket(path, NETLINK_NETFILTER) as netlink:
         return [each.mark & DEFAULT_MARK for each in conntrack.marked(netlink, 0)]
+
+
+async def test_a_cven_writes_chains_as_the_run_says(world):
+    async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 1)
+
+        assert cven.node.chain_backend == world.chains
+        assert isinstance(cven.node.pods["uid-web"]._chain_backend, CHAINS[world.chains])
 
 
 async def test_4_1_a_reply_earns_no_mark_so_that_a_cut_connection_stays_cut_however_the_server_pushes(world):
