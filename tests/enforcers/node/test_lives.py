@@ -27,7 +27,7 @@ LIVES = int(os.environ.get("LIVES", "240"))
 SECONDS_PER_LIFE = 0.5
 """Ten times what it takes on an idle machine."""
 WITHIN_SECONDS = 30.0
-POOLS = ("asyncio", "run-commands", "inside-namespaces")
+POOLS = ("asyncio", "run-commands", "inside-namespaces", "long-tables")
 """Threads that stay, up to a limit."""
 
 
@@ -106,7 +106,7 @@ def held(crowd: Crowd) -> dict[str, object]:
     gc.collect()
     return {
         "file descriptors": Counter(_kind(each) for each in Path("/proc/self/fd").iterdir()),
-        "threads": sum(not thread.name.startswith(POOLS) for thread in threading.enumerate()),
+        "threads": Counter(each.name for each in threading.enumerate() if not each.name.startswith(POOLS)),
         "children": sum(len(each.read_text().split()) for each in Path("/proc/self/task").glob("*/children")),
         "tasks": Counter(task.get_name().split()[0] for task in asyncio.all_tasks()),
         "namespaces": crowd.wires(),
@@ -122,7 +122,7 @@ def _kind(descriptor: Path) -> str:
 
 
 @pytest.mark.timeout(60 + LIVES * SECONDS_PER_LIFE)
-async def test_pods_that_came_and_went_in_every_way_leave_nothing_behind(capable):
+async def test_pods_that_came_and_went_in_every_way_leave_nothing_behind(capable, capsys):
     with made_crowd(SLOTS, empty=True) as crowd:
         lives = Lives(crowd)
         async with running_on(crowd.node, lives.told, lives.runtime, disk_after_seconds=0.0) as cven:
@@ -141,3 +141,11 @@ async def test_pods_that_came_and_went_in_every_way_leave_nothing_behind(capable
                 return True
 
             await until("all to be let go of", as_before, within_seconds=10, ignoring=(AssertionError,))
+            after = held(crowd)
+
+    with capsys.disabled():
+        print(f"\nafter {SLOTS} Pods: {told_of(before)}\nafter {SLOTS * (1 + last)} Pods: {told_of(after)}")
+
+
+def told_of(found: dict[str, object]) -> str:
+    return "; ".join(f"{what}: {dict(each) if isinstance(each, Counter) else each}" for what, each in found.items())
