@@ -17,7 +17,7 @@ from enforcers.kernel.rules.chain_backends import NetlinkChains, RestoreChains
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP, UDP
 from schemas.policy import Mark, NodeUpdate, SetChange
-from schemas.programs import PortRange
+from schemas.programs import Denial, PortRange, denial_id
 from schemas.sets import SetKind, set_id
 from tests.enforcers.cven_world import Told, realized, running, told, until
 from tests.enforcers.pod_world import (
@@ -116,7 +116,7 @@ async def test_4_5_a_tightening_that_still_allows_a_connection_leaves_it(world):
         assert passes(server, client)
 
 
-async def test_4_5_each_cut_is_reported_with_its_reason(world):
+async def test_4_5_each_cut_is_reported_with_its_reason_and_its_rule(world):
     reader = Told(told(1, ALLOW, clients=both("a")))
     with structlog.testing.capture_logs() as logs:
         async with running(world, reader) as cven:
@@ -129,8 +129,10 @@ async def test_4_5_each_cut_is_reported_with_its_reason(world):
     assert cut["pod"] == "shop/web"
     assert cut["connection"] == f"TCP {address('a')} → {address('web')} port 80"
     assert cut["policies"] == (POLICY,)
+    assert cut["rule"] == denial_id(Denial.DEFAULT, (POLICY,))
+    assert cut["rule"] in world.rules()
     (told_of,) = cven.node.cuts.recent
-    assert str(told_of) == f"cut shop/web: {cut['connection']}: no rule ({POLICY})"
+    assert str(told_of) == f"cut shop/web: {cut['connection']}: no rule ({cut['rule']} of {POLICY})"
 
 
 async def test_once_realized_nothing_forbidden_is_delivered_and_nothing_allowed_is_lost(world):
