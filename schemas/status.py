@@ -154,12 +154,12 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     reason: str
     """As verdicts say it (`schemas.verdict.Reason`)."""
     rule: str = ""
-    """Id of the rule that denies; empty where it was that no rule allows."""
+    """Id of the blocking rule, as in the kernel: ``default-…``, or ``virtual-…`` (`schemas.programs.denial_id`)."""
     policies: tuple[str, ...] = ()
     """Those that isolate the Pod in that direction."""
 
     def __str__(self) -> str:
-        return f"cut {self.pod}: {self.connection}: {self.reason} ({', '.join(self.policies) or self.rule})"
+        return f"cut {self.pod}: {self.connection}: {self.reason} ({self.rule} of {', '.join(self.policies)})"
 
 
 class ContainerDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -43,7 +43,14 @@ class Cuts:
             for each in cuts[-LOGGED:]
         ]
         for cut in told:
-            _log.info("connection cut", pod=pod, connection=cut.connection, reason=cut.reason, policies=cut.policies)
+            _log.info(
+                "connection cut",
+                pod=pod,
+                connection=cut.connection,
+                reason=cut.reason,
+                rule=cut.rule,
+                policies=cut.policies,
+            )
         if len(cuts) > len(told):
             _log.warning("more connections cut than told one by one", pod=pod, connections=len(cuts))
         self.recent.extend(told)

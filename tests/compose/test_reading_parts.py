@@ -264,6 +264,7 @@ def test_a_row_of_what_was_confirmed_tells_of_each_cut_once():
             pod="shop/web",
             connection=f"TCP 10.0.0.{host} → 10.0.0.9 port 80",
             reason="no rule",
+            rule="default-1",
             policies=("p",),
         )
         for host in (1, 2)
@@ -273,6 +274,6 @@ def test_a_row_of_what_was_confirmed_tells_of_each_cut_once():
         show(Record(offset, 0, "n1", encode_enforcement(Enforcement(node="n1", heartbeat="", cuts=tuple(told)))))
         for offset, told in enumerate((cuts[:1], cuts))
     ]
-    assert "cut shop/web: TCP 10.0.0.1 → 10.0.0.9 port 80: no rule (p)" in rows[0]
+    assert "cut shop/web: TCP 10.0.0.1 → 10.0.0.9 port 80: no rule (default-1 of p)" in rows[0]
     assert "10.0.0.1" not in rows[1]
-    assert "cut shop/web: TCP 10.0.0.2 → 10.0.0.9 port 80: no rule (p)" in rows[1]
+    assert "cut shop/web: TCP 10.0.0.2 → 10.0.0.9 port 80: no rule (default-1 of p)" in rows[1]

@@ -53,6 +53,8 @@ async def running(
     kept: Kept | None = None,
     **settings: Any,
 ) -> AsyncIterator[Cven]:
+    """A C-VEN on the node of *world*, which writes chains as all enforcements there do unless told otherwise."""
+    settings.setdefault("chain_backend", world.chains)
     given = runtime or GivenRuntime(sandboxes or (world.sandbox(),))
     async with running_on(world.path("node"), reader, given, kept=kept, **settings) as cven:
         yield cven

@@ -13,10 +13,11 @@ import structlog
 
 from enforcers.core.layout import DEFAULT_MARK
 from enforcers.kernel.connections import conntrack
+from enforcers.kernel.rules.chain_backends import NetlinkChains, RestoreChains
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP, UDP
 from schemas.policy import Mark, NodeUpdate, SetChange
-from schemas.programs import PortRange
+from schemas.programs import Denial, PortRange, denial_id
 from schemas.sets import SetKind, set_id
 from tests.enforcers.cven_world import Told, realized, running, told, until
 from tests.enforcers.pod_world import (
@@ -36,12 +37,21 @@ from tests.enforcers.sockets import passes
 pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("either_way")]
 
 OTHERS = set_id(SetKind.ADDRESSES, "others")
+CHAINS = {"restore": RestoreChains, "netlink": NetlinkChains}
 
 
 def marks(path: Path) -> list[int]:
     """The mark bit of every connection in the namespace."""
     with NetlinkSocket(path, NETLINK_NETFILTER) as netlink:
         return [each.mark & DEFAULT_MARK for each in conntrack.marked(netlink, 0)]
+
+
+async def test_a_cven_writes_chains_as_the_run_says(world):
+    async with running(world, Told(told(1, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 1)
+
+        assert cven.node.chain_backend == world.chains
+        assert isinstance(cven.node.pods["uid-web"]._chain_backend, CHAINS[world.chains])
 
 
 async def test_4_1_a_reply_earns_no_mark_so_that_a_cut_connection_stays_cut_however_the_server_pushes(world):
@@ -106,7 +116,7 @@ async def test_4_5_a_tightening_that_still_allows_a_connection_leaves_it(world):
         assert passes(server, client)
 
 
-async def test_4_5_each_cut_is_reported_with_its_reason(world):
+async def test_4_5_each_cut_is_reported_with_its_reason_and_its_rule(world):
     reader = Told(told(1, ALLOW, clients=both("a")))
     with structlog.testing.capture_logs() as logs:
         async with running(world, reader) as cven:
@@ -119,8 +129,10 @@ async def test_4_5_each_cut_is_reported_with_its_reason(world):
     assert cut["pod"] == "shop/web"
     assert cut["connection"] == f"TCP {address('a')} → {address('web')} port 80"
     assert cut["policies"] == (POLICY,)
+    assert cut["rule"] == denial_id(Denial.DEFAULT, (POLICY,))
+    assert cut["rule"] in world.rules()
     (told_of,) = cven.node.cuts.recent
-    assert str(told_of) == f"cut shop/web: {cut['connection']}: no rule ({POLICY})"
+    assert str(told_of) == f"cut shop/web: {cut['connection']}: no rule ({cut['rule']} of {POLICY})"
 
 
 async def test_once_realized_nothing_forbidden_is_delivered_and_nothing_allowed_is_lost(world):

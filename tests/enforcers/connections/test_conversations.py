@@ -36,7 +36,7 @@ def moved(revision: int, *, away: str, to: str) -> NodeUpdate:
     )
 
 
-async def test_whatever_becomes_of_a_pod_nothing_forbidden_is_delivered_and_nothing_allowed_is_lost(world):
+async def test_whatever_becomes_of_a_pod_nothing_forbidden_is_delivered_and_nothing_allowed_is_lost(world, capsys):
     """Before any rule, a tightening that still allows, one that forbids, relabels, rewrites, a restart."""
     wide = program(ingress=isolated(EVERYTHING), egress=isolated(EVERYTHING))
     narrow = program(ingress=isolated(BY_PROTOCOL), egress=isolated(BY_PROTOCOL))
@@ -91,7 +91,9 @@ async def test_whatever_becomes_of_a_pod_nothing_forbidden_is_delivered_and_noth
                 assert not cven.node.cuts.recent
         lost = talks.lost(ingress=True, egress=True)
 
-    report(talks, forbidden, lost)
+    with capsys.disabled():
+        print()
+        report(talks, forbidden, lost)
     assert all(forbidden.values())
     assert sum(sum(each.values()) for each in forbidden.values()) == 0
     assert lost == {}

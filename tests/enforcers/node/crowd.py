@@ -34,10 +34,13 @@ class Crowd:
     def path(self, number: int, life: int = 0) -> Path:
         return Path(f"/run/netns/{self.prefix}-{number}-{life}")
 
-    def sandbox(self, number: int, life: int = 0) -> Sandbox:
-        """Another *life* of the Pod is another sandbox with another namespace and the same addresses."""
+    def sandbox(self, number: int, life: int = 0, *, uid: str = "") -> Sandbox:
+        """Another *life* of the Pod is another sandbox with another namespace and the same addresses.
+
+        *uid* makes it another Pod of that name; empty: one that lives on.
+        """
         return Sandbox(
-            uid=f"uid-{number}",
+            uid=uid or f"uid-{number}",
             id=f"sandbox-{number}-{life}",
             namespace="crowd",
             name=f"pod-{number}",
@@ -76,8 +79,11 @@ class Crowd:
         )
         _batch("\n".join([*lines, ""]), "-n", self.path(number, life).name)
 
-    def program(self, number: int, *, first_port: int = 1000, rules: int = 50) -> Program:
-        """*rules* kernel rules beside those that every isolated Pod has, about `SETS`; other ports for every Pod."""
+    def program(self, number: int, *, uid: str = "", first_port: int = 1000, rules: int = 50) -> Program:
+        """*rules* kernel rules beside those that every isolated Pod has, about `SETS`; other ports for every Pod.
+
+        *uid* as for `sandbox`.
+        """
         ports = range(first_port + number, first_port + number + rules // len(SETS))
         allowed = tuple(
             Rule(
@@ -89,7 +95,7 @@ class Crowd:
             for port in ports
         )
         return Program(
-            uid=f"uid-{number}",
+            uid=uid or f"uid-{number}",
             namespace="crowd",
             name=f"pod-{number}",
             node=NODE,
