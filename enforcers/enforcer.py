@@ -16,6 +16,7 @@ from enforcers.answering.hearing import Hearing
 from enforcers.answering.local_api import LocalApi, serving_locally
 from enforcers.core.layout import FAMILIES, Family
 from enforcers.core.statistics import latency
+from enforcers.core.telling import Told
 from enforcers.cven import Cven
 from enforcers.kernel.namespaces import HERE, CommandFailed
 from enforcers.kernel.rules.chain_trial import choose_chain_backend
@@ -187,15 +188,12 @@ async def _families() -> tuple[Sequence[Family], str]:
 
 async def _report(cven: Cven, connected: asyncio.Future[NatsBus], runtime: Runtime) -> None:
     settings = cven.settings
-    told: dict[type[Status], Status] = {}
+    told, loop = Told(), asyncio.get_running_loop()
 
     def what_is_new() -> list[Status]:
-        """Containers are many and change rarely: told only when they did."""
+        """Containers are many and change rarely: told when they did, and now and then."""
         own, pods = describe(cven, runtime)
-        if told.get(RuntimeStatus) == pods:
-            return [own]
-        told[RuntimeStatus] = pods
-        return [own, pods]
+        return [own, pods] if told.is_news(pods, loop.time()) else [own]
 
     bus = await asyncio.shield(connected)  # whoever is cancelled takes it from nobody
     await report_status(bus, settings.cluster, what_is_new, cven.node.changed, seconds=settings.status_seconds)
