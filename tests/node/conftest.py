@@ -50,3 +50,10 @@ def dual_stack(
             asyncio.run(made.down())
     finally:
         asyncio.run(cluster.down())
+
+
+@pytest.fixture(scope="package", params=["stack", "dual_stack"])
+def either_stack(request: pytest.FixtureRequest) -> Stack:
+    """One after the other, for what kube-proxy's mode or a second family could change."""
+    found: Stack = request.getfixturevalue(request.param)
+    return found

@@ -16,6 +16,8 @@ ADMIN: Final = 9090
 DENIED_SECONDS: Final = 1
 """How long a connection is tried that shall be dropped."""
 ALLOWED_SECONDS: Final = 5
+DROPPED: Final = ("TIMEOUT", "operation not permitted")
+"""How agnhost tells it; whoever sends UDP hears at once (EPERM) that its own rules dropped it."""
 
 
 class Shop:
@@ -123,19 +125,21 @@ class Shop:
         return next(each for each in self._addresses[name] if (":" in each) == (self.family == 6))
 
     async def reaches(self, client: str, target: str, *, expected: bool = True) -> bool:
-        """Whether a TCP connection from *client* to *target*, ``name:port``, comes about; else it was dropped.
+        """Whether *client* gets an answer from *target*, ``name:port`` or ``name:port/udp``; else it was dropped.
 
         Raises AssertionError for any other end, such as a refused connection: nothing is proved by that.
         """
-        name, _, port = target.partition(":")
+        name, _, numbered = target.partition(":")
+        port, _, protocol = numbered.partition("/")
         place = f"[{self.address(name)}]" if self.family == 6 else self.address(name)
         pod = self.pods[client]["metadata"]
         seconds = ALLOWED_SECONDS if expected else DENIED_SECONDS
-        command = ("/agnhost", "connect", f"--timeout={seconds}s", f"{place}:{port}")
+        how = (f"--protocol={protocol or 'tcp'}", f"--timeout={seconds}s")
+        command = ("/agnhost", "connect", *how, f"{place}:{port}")
         try:
             await self.cluster.kubectl("-n", pod["namespace"], "exec", pod["name"], "-c", "main", "--", *command)
         except AssertionError as error:
-            if "TIMEOUT" not in str(error):
+            if not any(sign in str(error) for sign in DROPPED):
                 raise
             return False
         return True

@@ -1,11 +1,22 @@
 """Services of a real kube-proxy: open iff everything behind them is, at every address by which they can be reached."""
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from tests.components.waiting import until
+from tests.node.serving import (
+    caveats,
+    families,
+    label,
+    node_places,
+    publish,
+    quiet,
+    reached,
+    served_by,
+    to,
+    warnings,
+)
 from tests.node.shop import Shop, opened
 from tests.node.stack import Stack
 
@@ -111,17 +122,15 @@ async def test_a_headless_service_is_its_pods(stack: Stack):
         assert await warnings(stack, shop, "bare", "") == []
 
 
-@pytest.mark.parametrize("which", ["stack", "dual_stack"])
-async def test_a_pod_reaches_itself_through_a_service_whatever_isolates_it(which: str, request: pytest.FixtureRequest):
-    stack: Stack = request.getfixturevalue(which)
-    async with opened(stack, "itself") as shop:
+async def test_a_pod_reaches_itself_through_a_service_whatever_isolates_it(either_stack: Stack):
+    async with opened(either_stack, "itself") as shop:
         await publish(shop, "front", {"app": "web", "part": "one"})
         await label(shop, "web-1", "part=one")
         for family in families(shop):
             shop.family = family
             await reached(shop, "web-1", "front:80")
         await shop.cluster.apply(shop.policy("closed", {}, ingress=[], egress=[]))
-        await stack.enforced()
+        await either_stack.enforced()
         for family in families(shop):
             shop.family = family
             await shop.obeys("web-1 -> front:80\nweb-2 -x front:80\nfriend -x front:80\nweb-1 -x web:80")
@@ -140,87 +149,3 @@ async def test_a_pod_that_its_node_lets_others_into_is_reported(stack: Stack):
         await shop.cluster.kubectl("-n", shop.name, "patch", "service", "front", "-p", patch)
         await quiet(stack, shop, "front", "exposed")
         assert "exposed" not in await caveats(stack, shop, "web-1")
-
-
-async def publish(shop: Shop, name: str, selector: dict[str, str], **more: Any) -> int:
-    """Make a Service of type NodePort and let its places be known. Returns the node port."""
-    service = shop.service()
-    service["metadata"]["name"] = name
-    service["spec"] |= {"type": "NodePort", "selector": selector, **more}
-    await shop.cluster.apply(service)
-    made = await shop.get("service", name)
-    shop.place(name, *made["spec"]["clusterIPs"])
-    for node in shop.cluster.nodes:
-        network = node.network
-        shop.place(node.name, network.address, network.address6)
-        shop.place(f"bridge-{node.name}", network.pods.replace(".0/24", ".1"), network.pods6.replace("::/64", "::1"))
-    return int(made["spec"]["ports"][0]["nodePort"])
-
-
-def node_places(shop: Shop) -> Iterator[str]:
-    """Where a Pod on node 1 finds a node port: nftables answers at nodes' first addresses only."""
-    yield from (node.name for node in shop.cluster.nodes)
-    if shop.cluster.proxy_mode == "iptables":
-        yield f"bridge-{shop.cluster.nodes[0].name}"
-
-
-def families(shop: Shop) -> tuple[int, ...]:
-    return (4, 6) if shop.cluster.ipv6 else (4,)
-
-
-def to(**labels: str) -> dict[str, Any]:
-    return {"to": [{"podSelector": {"matchLabels": labels}}]}
-
-
-async def label(shop: Shop, pod: str, *labels: str) -> None:
-    name = shop.pods[pod]["metadata"]["name"]
-    await shop.cluster.kubectl("-n", shop.name, "label", "pod", name, "--overwrite", *labels)
-
-
-async def served_by(shop: Shop, service: str, count: int) -> None:
-    """Wait until *count* Pods are ready behind *service*, as its slices say, in each family."""
-
-    async def as_many() -> bool:
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{shop.name}/endpointslices"
-        slices = (await shop.cluster.control_plane.api("GET", path))["items"]
-        ready = [
-            (each["addressType"], endpoint["addresses"][0])
-            for each in slices
-            if each["metadata"]["labels"].get("kubernetes.io/service-name") == service
-            for endpoint in each["endpoints"] or ()
-            if endpoint["conditions"]["ready"]
-        ]
-        return len(set(ready)) == count * len(families(shop))
-
-    await until(f"{count} endpoints behind {service}", as_many, within_seconds=40)
-
-
-async def reached(shop: Shop, client: str, target: str) -> None:
-    """Wait until kube-proxy leads *client* to *target*."""
-
-    async def there() -> bool:
-        return await shop.reaches(client, target)
-
-    await until(f"{client} to reach {target}", there, within_seconds=20, ignoring=(AssertionError,))
-
-
-async def warnings(stack: Stack, shop: Shop, service: str, about: str) -> list[str]:
-    """What the summary says of *service* that begins with *about*."""
-    said = (await stack.get("summary"))["warnings"]
-    messages = [each["message"] for each in said if each["object"] == f"Service/{shop.name}/{service}"]
-    return [message for message in messages if message.startswith(about)]
-
-
-async def quiet(stack: Stack, shop: Shop, service: str, about: str) -> None:
-    """Wait until nothing like that is said any more."""
-
-    async def silent() -> bool:
-        return not await warnings(stack, shop, service, about)
-
-    await until(f"the end of warnings about {service}", silent, within_seconds=20)
-
-
-async def caveats(stack: Stack, shop: Shop, pod: str) -> str:
-    wanted = shop.pods[pod]["metadata"]["name"]
-    found = await stack.get("container-workloads", "-n", shop.name)
-    return "; ".join(next(each["caveats"] for each in found if each["name"] == wanted))
