@@ -27,7 +27,7 @@ LIVES = int(os.environ.get("LIVES", "240"))
 SECONDS_PER_LIFE = 0.5
 """Ten times what it takes on an idle machine."""
 WITHIN_SECONDS = 30.0
-POOLS = ("asyncio", "run-commands", "inside-namespaces")
+POOLS = ("asyncio", "run-commands", "inside-namespaces", "long-tables")
 """Threads that stay, up to a limit."""
 
 
