@@ -17,14 +17,19 @@ _log = structlog.get_logger("enforcers.node.inspecting")
 async def inspecting(node: LocalNode) -> None:
     """Until cancelled. A Pod that cannot be looked into is in trouble that others report."""
     while True:
-        for pod in list(node.pods.values()):
-            if pod.state in (PodState.ENFORCED, PodState.CONTESTED):
-                try:
-                    await look(pod)
-                except TROUBLE:
-                    continue
+        await _look_at_all(node)
         node.changed.set()
         await asyncio.sleep(INSPECT_SECONDS)
+
+
+async def _look_at_all(node: LocalNode) -> None:
+    """Apart, so that nobody holds on to the last of them, which may be gone, until the next time."""
+    for pod in list(node.pods.values()):
+        if pod.state in (PodState.ENFORCED, PodState.CONTESTED):
+            try:
+                await look(pod)
+            except TROUBLE:
+                continue
 
 
 async def look(pod: PodEnforcement) -> None:
