@@ -22,14 +22,19 @@ async def inspecting(node: LocalNode) -> None:
     A Pod that cannot be looked into is in trouble that others report.
     """
     while True:
-        for pod in list(node.pods.values()):
-            if pod.has_rules:
-                try:
-                    await look(pod)
-                except TROUBLE:
-                    continue
+        await _look_at_all(node)
         node.changed.set()
         await asyncio.sleep(INSPECT_SECONDS)
+
+
+async def _look_at_all(node: LocalNode) -> None:
+    """Apart, so that nobody holds on to the last of them, which may be gone, until the next time."""
+    for pod in list(node.pods.values()):
+        if pod.has_rules:
+            try:
+                await look(pod)
+            except TROUBLE:
+                continue
 
 
 async def look(pod: PodEnforcement) -> None:

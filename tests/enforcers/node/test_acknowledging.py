@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from enforcers.kernel.connections import judging
+from enforcers.core.netlink.connections import Connection
+from enforcers.kernel.connections import conntrack, judging
+from enforcers.kernel.connections.judging import Ground
+from enforcers.kernel.sockets import NetlinkSocket
+from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, realized, running, told, until
-from tests.enforcers.pod_world import ALLOW, DENY, World, both
+from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, World, both
+from tests.enforcers.sockets import passes
 
 pytestmark = pytest.mark.netns
 
@@ -108,3 +113,35 @@ async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exce
             await until("the exception to end", lambda: cven.exceptions == ())
     finally:
         go.set()
+
+
+async def test_a_connection_that_the_kernel_confirms_after_the_first_audit_is_cut_by_the_second(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Its first packet was let in by the rules before and held on its way: it is in no list at first, then marked."""
+    audit = judging.audit
+    hidden: list[Connection] = []
+
+    def confirming_late(netlink: NetlinkSocket, ground: Ground) -> judging.Judged:
+        if hidden or ground.sets[CLIENTS].members:
+            return audit(netlink, ground)
+        hidden.extend(conntrack.marked(netlink, ground.mark))
+        conntrack.unmark(netlink, ground.mark, hidden)
+        judged = audit(netlink, ground)
+        conntrack.mark(netlink, ground.mark, hidden)
+        return judged
+
+    monkeypatch.setattr(judging, "audit", confirming_late)
+    reader = Told(told(6, ALLOW, clients=both("a")))
+    client, server = world.connected("a", "web", 80)
+    async with running(world, reader) as cven:
+        await realized(cven, 6)
+        assert passes(client, server)
+
+        gone = SetChange(id=CLIENTS, removed=frozenset(both("a")))
+        reader.tell(NodeUpdate(sets=(gone,), mark=Mark(revision=7)))
+        await realized(cven, 7)
+
+        await until("the connection to be cut", lambda: cven.node.cuts.recent, seconds=5)
+        assert not passes(client, server)
+        assert hidden
