@@ -159,7 +159,8 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     """Those that isolate the Pod in that direction."""
 
     def __str__(self) -> str:
-        return f"cut {self.pod}: {self.connection}: {self.reason} ({' of '.join(filter(None, (self.rule, ', '.join(self.policies))))})"
+        by = " of ".join(filter(None, (self.rule, ", ".join(self.policies))))
+        return f"cut {self.pod}: {self.connection}: {self.reason} ({by})"
 
 
 class ContainerDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
