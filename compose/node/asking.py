@@ -14,14 +14,13 @@ import click
 import msgspec
 
 from compose.lab import state
+from compose.reading.running import INTERRUPTED
 from schemas.local import COUNT, Trouble
 
 T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 120.0
 """Of silence: to read every Pod of a full node takes a while."""
-INTERRUPTED: Final = 130
-"""As a shell says of what Ctrl-C ended: nobody must take it for an answer."""
 
 
 def ask(socket: str, method: str, path: str, answer: type[T], *, body: Any = None, **query: str) -> T:

@@ -1,8 +1,8 @@
 """`eastwest node`: this node's enforcer, asked over its unix socket; it works while everything else is away."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import click
 
@@ -53,19 +53,8 @@ def node(context: click.Context, socket: str) -> None:
 for command in (ordering.pause, ordering.release, ordering.resume):
     node.add_command(command)
 
-with_format = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
-)
 with_pod = click.argument("pod", default="", metavar="[POD]")
 with_namespace = click.option("-n", "--namespace", default="", help="Only this namespace (default: all).")
-
-
-def _print(found: Any, output: str, lines: Callable[[], Iterable[str]]) -> None:
-    if output == "json":
-        click.echo(printing.document(found, "json"))
-    else:
-        for line in lines():
-            click.echo(line)
 
 
 def _table(heading: Sequence[object], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -73,18 +62,18 @@ def _table(heading: Sequence[object], rows: Sequence[Sequence[object]]) -> list[
 
 
 @node.command(short_help="The enforcer itself.")
-@with_format
+@showing.with_format
 @click.pass_obj
 def status(socket: str, output: str) -> None:
     """The enforcer itself: what it has realized, whether it knows the policy, what is ordered, what is wrong."""
     found = ask(socket, "GET", "/", NodeState)
-    _print(found, output, lambda: showing.state(found))
+    showing.show(found, output, lambda: showing.state(found))
 
 
 @node.command(short_help="Its Pods, and what has become of each.")
 @with_pod
 @with_namespace
-@with_format
+@showing.with_format
 @click.pass_obj
 def pods(socket: str, pod: str, namespace: str, output: str) -> None:
     """The Pods of this node, and what has become of each.
@@ -94,12 +83,12 @@ def pods(socket: str, pod: str, namespace: str, output: str) -> None:
     """
     found = ask(socket, "GET", "/pods", list[PodLine], pod=pod, namespace=namespace)
     heading = ("NAMESPACE", "NAME", "STATE", "RULES", "SETS", "PATCHES", "CONNECTIONS", "TROUBLE")
-    _print(found, output, lambda: _table(heading, list(map(showing.pod, found))))
+    showing.show(found, output, lambda: _table(heading, list(map(showing.pod, found))))
 
 
 @node.command(short_help="A Pod's rules, and the policy behind each.")
 @click.argument("pod")
-@with_format
+@showing.with_format
 @click.pass_obj
 def program(socket: str, pod: str, output: str) -> None:
     """The rules of POD (``namespace/name``, a name or a uid), the policy behind each, and who is in their sets."""
@@ -111,24 +100,26 @@ def program(socket: str, pod: str, output: str) -> None:
         sets={name: frozenset(members) for each in found for name, members in each.sets.items()},
     )
     texts = ["\n".join(policy_text.text(each.program, policy.sets)) for each in found]
-    _print(policy_text.document(policy), output, lambda: ["\n\n".join(texts)])
+    showing.show(policy_text.document(policy), output, lambda: ["\n\n".join(texts)])
 
 
 @node.command(short_help="Address sets, and how many members each has.")
 @with_pod
-@with_format
+@showing.with_format
 @click.pass_obj
 def sets(socket: str, pod: str, output: str) -> None:
     """The address sets that this node's programs name, or those of POD. Their members: `eastwest node program POD`."""
     found = ask(socket, "GET", "/sets", list[SetLine], pod=pod)
-    _print(found, output, lambda: _table(("SET", "HOLDS", "MEMBERS", "PODS"), list(map(showing.address_set, found))))
+    showing.show(
+        found, output, lambda: _table(("SET", "HOLDS", "MEMBERS", "PODS"), list(map(showing.address_set, found)))
+    )
 
 
 @node.command(short_help="Packets and bytes per rule.")
 @with_pod
 @with_namespace
 @click.option("--zeroes", is_flag=True, help="In the table, also rules that no packet has met.")
-@with_format
+@showing.with_format
 @click.pass_obj
 def counters(socket: str, pod: str, namespace: str, zeroes: bool, output: str) -> None:
     """What each rule has counted since it was written: packets, bytes, and the policies behind it.
@@ -148,26 +139,26 @@ def counters(socket: str, pod: str, namespace: str, zeroes: bool, output: str) -
             yield f"{printing.counted(left, 'rule')} that no packet has met: --zeroes"
         yield from errors
 
-    _print(found, output, lines)
+    showing.show(found, output, lines)
     sys.exit(1 if errors else 0)
 
 
 @node.command(short_help="The newest writes to Pods, and how long each took.")
 @with_pod
 @with_namespace
-@with_format
+@showing.with_format
 @click.pass_obj
 def patches(socket: str, pod: str, namespace: str, output: str) -> None:
     """The newest patches written to Pods, oldest first, and how long each took."""
     found = ask(socket, "GET", "/patches", list[PatchNote], pod=pod, namespace=namespace)
     rows = [(each.time, each.namespace, each.name, f"{each.milliseconds:.2f} ms", each.what) for each in found]
-    _print(found, output, lambda: _table(("TIME", "NAMESPACE", "NAME", "TOOK", "WHAT"), rows))
+    showing.show(found, output, lambda: _table(("TIME", "NAMESPACE", "NAME", "TOOK", "WHAT"), rows))
 
 
 @node.command(short_help="Compare the kernel with what it should hold.")
 @with_pod
 @with_namespace
-@with_format
+@showing.with_format
 @click.pass_obj
 def verify(socket: str, pod: str, namespace: str, output: str) -> None:
     """Compute anew what each Pod should hold, read what the kernel holds, and compare; write nothing.
@@ -188,5 +179,5 @@ def verify(socket: str, pod: str, namespace: str, output: str) -> None:
         else:
             yield "Nothing found: there is no such Pod here to compare."
 
-    _print(found, output, lines)
+    showing.show(found, output, lines)
     sys.exit(1 if wrong else 0)

@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from compose.node.asking import ask, whoever_asks
-from compose.reading.output import counted, document
+from compose.node.showing import show, with_format
+from compose.reading.output import counted
 from schemas.status import Order
 
 with_reason = click.option("--reason", default="", help="Why; it is kept for audit.")
@@ -42,12 +43,9 @@ def release(socket: str, what: str, everything: bool, reason: str) -> None:
 @click.command(short_help="Undo what was ordered.")
 @click.argument("what", default="", metavar="[POD|NAMESPACE|*]")
 @with_reason
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@with_format
 @click.pass_obj
 def resume(socket: str, what: str, reason: str, output: str) -> None:
     """Undo every pause and release, or only the release of what is named; the rules come back."""
     ended = ask(socket, "DELETE", "/orders", list[Order], release=what, by=whoever_asks(), reason=reason)
-    if output == "json":
-        click.echo(document(ended, "json"))
-    else:
-        click.echo("\n".join(f"ended: {each}" for each in ended) or "nothing was ordered")
+    show(ended, output, lambda: [f"ended: {each}" for each in ended] or ["nothing was ordered"])

@@ -1,18 +1,32 @@
 """How the answers of a node's enforcer look."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
-from compose.reading.output import aligned
+from compose.reading.output import aligned, document
 from schemas.local import NodeState, PodCounters, PodLine, SetLine
 from schemas.sets import SetKind, kind_of
 
 HOLDS: Final = {SetKind.ADDRESSES: "addresses", SetKind.BLOCKS: "blocks", SetKind.TUPLES: "addresses with ports"}
 TOOLS: Final = {"sets": "the ipset tool", "chains": "iptables-nft-restore"}
+
+
+with_format = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
+)
+
+
+def show(found: Any, output: str, lines: Callable[[], Iterable[str]]) -> None:
+    """Print *found* as JSON, or *lines* for people."""
+    if output == "json":
+        click.echo(document(found, "json"))
+    else:
+        for line in lines():
+            click.echo(line)
 
 
 def state(found: NodeState) -> list[str]:

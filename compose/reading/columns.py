@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from compose.reading.joining import Spoken, components, enforcement
-from compose.reading.output import age, aligned
+from compose.reading.output import age, aligned, counted
 from schemas.reports import (
     AnyReport,
     ContainerState,
@@ -95,7 +95,7 @@ def _containers(report: ContainerWorkload, detail: PodDetail | None) -> str:
 
 def _container(each: ContainerState, told: ContainerDetail | None) -> str:
     restarts = max(each.restarts, told.restarts if told else 0)
-    states = [each.state, told.state if told else "", f"{restarts} restart{'s' * (restarts > 1)}" if restarts else ""]
+    states = [each.state, told.state if told else "", counted(restarts, "restart") if restarts else ""]
     return f"{each.name} ({'; '.join(dict.fromkeys(filter(None, states))) or 'unknown'})"
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -10,6 +10,9 @@ from streams.errors import StreamError
 from streams.telemetry import set_up_logging
 
 T = TypeVar("T")
+
+INTERRUPTED: Final = 130
+"""As a shell says of what Ctrl-C ended: nobody must take it for an answer, or for what was waited for."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T | None:

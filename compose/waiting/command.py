@@ -10,16 +10,13 @@ import msgspec
 
 from compose.reading import output as printing
 from compose.reading.presence import require_stream
-from compose.reading.running import run
+from compose.reading.running import INTERRUPTED, run
 from compose.targets import Target, with_target
 from compose.waiting.changes import Changed, NoSuchVersion, ObjectKey, change_of_version, newest_change
 from compose.waiting.following import LOOK_SECONDS, Waiting
 from compose.waiting.judging import Finding
 from schemas import names
 from streams.nats_bus import NatsBus
-
-INTERRUPTED: Final = 130
-"""As a shell says of what Ctrl-C ended: whatever follows must not take it for realized."""
 
 EXAMPLES: Final = """\b
 Examples:
