@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,12 +16,16 @@ FIELDS = {"row", "unit", "ours", "limit", "alternative", "alternative_name", "ra
 SAVING = (["iptables-nft-save", "-t", "mangle"], ["ip6tables-nft-save", "-t", "mangle"], ["ipset", "save"])
 
 
-def test_the_chosen_rows_are_written_as_a_list_of_figures(tmp_path: Path):
-    file = tmp_path / "figures.json"
-    result = CliRunner().invoke(run.main, ["--rows", "fold,address-change", "--scale", "0.01", "--json", str(file)])
-
+def measured(folder: Path, rows: str, *, scale: str) -> tuple[list[dict[str, Any]], str]:
+    """The figures of *rows*, and what was printed of them."""
+    file = folder / "figures.json"
+    result = CliRunner().invoke(run.main, ["--rows", rows, "--scale", scale, "--json", str(file)])
     assert result.exit_code == 0, result.output
-    figures = json.loads(file.read_text())
+    return json.loads(file.read_text()), result.output
+
+
+def test_the_chosen_rows_are_written_as_a_list_of_figures(tmp_path: Path):
+    figures, _ = measured(tmp_path, "fold,address-change", scale="0.01")
     assert [each["row"] for each in figures] == ["fold", "address-change", "address-change-p99"]
     for each in figures:
         assert each.keys() == FIELDS
@@ -30,44 +35,28 @@ def test_the_chosen_rows_are_written_as_a_list_of_figures(tmp_path: Path):
 
 @pytest.mark.netns
 def test_a_row_with_several_alternatives_names_each(tmp_path: Path):
-    file = tmp_path / "figures.json"
     rows = [f"member-delta-{count}" for count in (1, 100, 1000, 100000)]
-    result = CliRunner().invoke(run.main, ["--rows", ",".join(rows), "--scale", "0.01", "--json", str(file)])
-
-    assert result.exit_code == 0, result.output
-    figures = json.loads(file.read_text())
+    figures, output = measured(tmp_path, ",".join(rows), scale="0.01")
     assert [each["row"] for each in figures] == rows
     for each in figures:
         assert each.keys() == FIELDS | {"others"}
         assert each["alternative_name"] == "ipset restore"
         assert any(name.startswith("pyroute2") for name in each["others"])
         assert all(value > 0 for value in (each["ours"], each["limit"], each["alternative"], *each["others"].values()))
-        assert all(name in result.output for name in each["others"])
+        assert all(name in output for name in each["others"])
 
 
 @pytest.mark.netns
 @pytest.mark.nats
 def test_the_way_to_the_kernel_is_measured_to_the_last_member(tmp_path: Path):
-    file = tmp_path / "figures.json"
-    result = CliRunner().invoke(
-        run.main, ["--rows", "event-to-kernel-embedded", "--scale", "0.02", "--json", str(file)]
-    )
-
-    assert result.exit_code == 0, result.output
-    figures = json.loads(file.read_text())
+    figures, _ = measured(tmp_path, "event-to-kernel-embedded", scale="0.02")
     assert [each["row"] for each in figures] == ["event-to-kernel-embedded", "event-to-kernel-embedded-p99"]
     assert all(each.keys() == FIELDS for each in figures)
 
 
 @pytest.mark.netns
 def test_pods_are_programmed_and_rewritten_to_the_last_one(tmp_path: Path):
-    file = tmp_path / "figures.json"
-    result = CliRunner().invoke(
-        run.main, ["--rows", "node-cold-start,pod-patches", "--scale", "0.04", "--json", str(file)]
-    )
-
-    assert result.exit_code == 0, result.output
-    figures = json.loads(file.read_text())
+    figures, _ = measured(tmp_path, "node-cold-start,pod-patches", scale="0.04")
     assert [each["row"] for each in figures] == [
         *("node-cold-start", "node-cold-start-netlink", "node-cold-start-standing"),
         *("pod-patches", "pod-patches-netlink"),
@@ -109,13 +98,7 @@ def _settled(saved: str) -> list[str]:
 
 @pytest.mark.netns
 def test_what_others_change_of_rules_and_of_sets_is_measured_until_it_is_back(tmp_path: Path):
-    file = tmp_path / "figures.json"
-    result = CliRunner().invoke(
-        run.main, ["--rows", "drift-to-healed,drift-to-healed-set", "--scale", "0.01", "--json", str(file)]
-    )
-
-    assert result.exit_code == 0, result.output
-    figures = json.loads(file.read_text())
+    figures, _ = measured(tmp_path, "drift-to-healed,drift-to-healed-set", scale="0.01")
     assert [each["row"] for each in figures] == [
         *("drift-to-healed", "drift-to-healed-p99"),
         *("drift-to-healed-set", "drift-to-healed-set-p99"),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from enforcers.cven import Cven
 from enforcers.kernel import sockets
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, enforcing, healed, realized, running, told, until
@@ -91,14 +92,18 @@ async def test_two_enforcers_that_want_different_things_do_not_wear_the_pod_out(
         assert one.writes + two.writes - before <= 2
 
 
+async def contest(world: World, cven: Cven) -> None:
+    for times in range(1, 7):
+        await asyncio.to_thread(ACTS[0].do, world, 6)
+        await healed(cven, times)
+    assert cven.state_of("uid-web") is PodState.CONTESTED
+
+
 async def test_a_contested_pod_still_gets_what_policy_says(world):
     reader = Told(told(1, ALLOW, clients=both("a")))
     async with running(world, reader, verify_seconds=NEVER) as cven:
         await realized(cven, 1)
-        for times in range(1, 7):
-            await asyncio.to_thread(ACTS[0].do, world, 6)
-            await healed(cven, times)
-        assert cven.state_of("uid-web") is PodState.CONTESTED
+        await contest(world, cven)
 
         reader.tell(told(2, ALLOW, clients=both("a", "b")))
         await realized(cven, 2)
@@ -112,10 +117,7 @@ async def test_a_pod_that_nothing_isolates_any_more_is_no_longer_contested(world
     reader = Told(told(1, ALLOW, clients=both("a")))
     async with running(world, reader, verify_seconds=NEVER) as cven:
         await realized(cven, 1)
-        for times in range(1, 7):
-            await asyncio.to_thread(ACTS[0].do, world, 6)
-            await healed(cven, times)
-        assert cven.state_of("uid-web") is PodState.CONTESTED
+        await contest(world, cven)
 
         reader.tell(told(2, program(), clients=set()))
         await realized(cven, 2)
