@@ -10,7 +10,8 @@ snapshot sweeps nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -85,9 +86,9 @@ class Cven:
         """What has become of the Pod *uid*."""
         return self.standing.state_of(uid)
 
-    def states(self) -> Iterator[PodState]:
-        """What has become of each Pod that is here or has a program."""
-        return map(self.state_of, {*self.node.pods, *self.node.policy.programs})
+    def states(self) -> Counter[PodState]:
+        """How many of the Pods that are here or have a program are in which state."""
+        return Counter(map(self.state_of, {*self.node.pods, *self.node.policy.programs}))
 
     async def run(self, updates: AsyncIterator[NodeUpdate], stop: asyncio.Event) -> None:
         """Enforce what *updates* tell until *stop* is set; then end the round that was begun. Rules stay."""

@@ -1,7 +1,6 @@
 """The enforcer as a service: a C-VEN with its policy reader, its status, its gate and its snapshot on disk."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from pathlib import Path
@@ -146,8 +145,8 @@ def describe(cven: Cven, runtime: Runtime) -> list[Status]:
             heartbeat=now(),
             realized=cven.revision,
             exceptions=cven.exceptions,
-            pods=dict(Counter(cven.states())),
-            bypassable=sum(map(standing.is_bypassable, node.pods)),
+            pods=dict(cven.states()),
+            bypassable=standing.bypassable(),
             healed=node.tamperings.healed,
             tampering=node.tamperings.recent,
             latency=latency(samples),

@@ -1,6 +1,5 @@
 """What is so on a node at this moment, as metrics: computed when they are asked for, so that nothing goes stale."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -29,7 +28,7 @@ class Measures(Collector):
         yield from self._of_connections()
 
     def _of_pods(self) -> Iterator[GaugeMetricFamily]:
-        states = Counter(self._cven.states())
+        states = self._cven.states()
         counted = GaugeMetricFamily("eastwest_pods", "Pods by what became of their program.", labels=("state",))
         for state in PodState:  # also those that nobody is in
             counted.add_metric((state,), states[state])
@@ -37,7 +36,7 @@ class Measures(Collector):
         yield GaugeMetricFamily(
             "eastwest_pods_bypassable",
             "Pods with rules that may send raw packets past them.",
-            sum(map(self._cven.standing.is_bypassable, self._cven.node.pods)),
+            self._cven.standing.bypassable(),
         )
 
     def _of_sets(self) -> Iterator[GaugeMetricFamily]:

@@ -4,7 +4,6 @@ It needs neither NATS nor the runtime: it says what the enforcer knows and what 
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -82,7 +81,7 @@ class LocalApi:
                 from_disk=node.from_disk,
                 observing=node.settings.observe,
                 orders=node.orders.given,
-                pods=dict(Counter(self._cven.states())),
+                pods=dict(self._cven.states()),
                 sets_by=node.set_backend,
                 chains_by=node.chain_backend,
                 problems=(*node.problems.values(), *self._cven.standing.problems()),

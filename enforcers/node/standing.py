@@ -68,6 +68,10 @@ class Standing:
         program = self._node.policy.programs.get(uid)
         return program is not None and program.bypassable and self.state_of(uid) is PodState.ENFORCED
 
+    def bypassable(self) -> int:
+        """How many Pods have rules, and may send packets past them."""
+        return sum(map(self.is_bypassable, self._node.pods))
+
     def problems(self) -> tuple[str, ...]:
         """What is wrong with Pods beside their rules."""
         found = [

@@ -84,8 +84,9 @@ class PodEnforcement:
         """Someone changed what is ours, and it was not put back yet."""
         self._beginning = False
         """Whether rules are being written where there were none, and the connections there are not all known yet."""
-        self._closed = False
-        """Whether rules that drop were all there once, and nobody has asked since that they go."""
+        self.has_rules = False
+        """Whether rules that drop were all there once, and nobody has asked since that they go: as far as is known they
+        stand, also where they are less than they should be."""
         self._program: Program | None = None
         self._desired: Desired | None = None
         self._ground: Ground | None = None
@@ -130,7 +131,7 @@ class PodEnforcement:
             if self._beginning:
                 assert self._ground is not None  # it has sets
                 # What was closed is closed again at once: who was allowed has the mark since, and goes on.
-                first = desired if self._closed else primed(desired, there.tables)
+                first = desired if self.has_rules else primed(desired, there.tables)
                 patch = await self._begin(self._ground, first, desired, observed)
             else:
                 patch = await self._write(desired, sets, observed)
@@ -145,7 +146,7 @@ class PodEnforcement:
             await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, desired.tables))
         elif desired.sets and observed is not None:
             self.read_back.take(RulesRead(observed.generation, True, observed.tables), desired.tables)
-        self._closed = bool(desired.sets)
+        self.has_rules = bool(desired.sets)
         self.tampered = self.tampered and known is not None and bool(desired.sets)
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
         if desired.sets and self._placement.shortfall:
@@ -311,11 +312,6 @@ class PodEnforcement:
                 return []
             self.audit_due = False
             return await self.connections.audit(self._ground)
-
-    @property
-    def has_rules(self) -> bool:
-        """Whether rules of ours stand there, as far as is known: also where these are less than they should be."""
-        return self._closed
 
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""

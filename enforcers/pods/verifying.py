@@ -52,10 +52,6 @@ class ReadBack:
             for family, table in tables.items()
         }
 
-    def stands(self, netlink: NetlinkSocket, wanted: Mapping[Family, Table]) -> bool:
-        """Whether our rules were found to be as *wanted*, and none changed since: 10 µs. Raises `NetlinkRefused`."""
-        return self._wanted == wanted and native.generation(netlink).number == self.generation
-
     def check_rules(self, netlink: NetlinkSocket, wanted: Mapping[Family, Table]) -> list[Difference]:
         """What of our rules is not as *wanted*. Raises `NetlinkRefused`. Blocks: 10 µs where no rule changed."""
         if self._wanted == wanted and native.generation(netlink).number == self.generation:

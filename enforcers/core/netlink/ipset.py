@@ -12,7 +12,7 @@ from typing import Final
 from enforcers.core import layout
 from enforcers.core.layout import Family, set_name
 from enforcers.core.netlink.ipset_members import BIG_ENDIAN, members_of, runs
-from enforcers.core.netlink.messages import ACK, DUMP, NESTED, REQUEST, attribute, attributes, message
+from enforcers.core.netlink.messages import ACK, DUMP, NESTED, REQUEST, attribute, attributes, message, text
 from enforcers.core.observation import ObservedSets
 from enforcers.core.set_rendering import MAX_MEMBERS, TYPES, hash_size, kind
 
@@ -104,11 +104,7 @@ def numbers_query() -> bytes:
 def read_numbers(bodies: Iterable[bytes]) -> dict[str, int]:
     """By name, the number by which rules name each set; none where the kernel does not tell them."""
     told = (dict(attributes(body[4:])) for body in bodies)
-    return {
-        parts[SETNAME].rstrip(b"\0").decode(errors="replace"): int.from_bytes(parts[INDEX], "big")
-        for parts in told
-        if INDEX in parts
-    }
+    return {text(parts[SETNAME]): int.from_bytes(parts[INDEX], "big") for parts in told if INDEX in parts}
 
 
 def headers_query() -> bytes:
@@ -126,7 +122,7 @@ def headers_of_ours(bodies: Iterable[bytes]) -> dict[str, tuple[bytes, bool]]:
     found: dict[str, tuple[bytes, bool]] = {}
     for body in bodies:
         parts = dict(attributes(body[4:]))
-        if layout.is_set_name(name := _name(parts)):
+        if layout.is_set_name(name := text(parts.get(SETNAME))):
             key = layout.parse_set_name(name)
             found[name] = body, key is not None and _is_sound(*key, parts)
     return found
@@ -142,7 +138,7 @@ def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
     leftovers: list[str] = []
     for body in bodies:
         parts = dict(attributes(body[4:]))
-        name = _name(parts)
+        name = text(parts.get(SETNAME))
         if not layout.is_set_name(name):
             continue
         key = layout.parse_set_name(name)
@@ -159,10 +155,6 @@ def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
         except ValueError:  # no kind of ours, or no member of ours
             misshapen.add(key)
     return ObservedSets.of(members, misshapen, leftovers)
-
-
-def _name(told: dict[int, bytes]) -> str:
-    return told.get(SETNAME, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def _is_sound(identity: str, family: Family, header: dict[int, bytes]) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core.netlink.ipset import ADT, FAMILY, SETNAME, TYPENAME
-from enforcers.core.netlink.messages import attributes
+from enforcers.core.netlink.messages import attributes, text
 
 DIGEST_BYTES: Final = 16
 
@@ -25,7 +25,7 @@ def by_name(bodies: Iterable[bytes]) -> dict[str, ListedSet]:
     digests: dict[str, hashlib.blake2b] = {}
     for body in bodies:
         parts = dict(attributes(body[4:]))
-        name = parts.get(SETNAME, b"").rstrip(b"\0").decode(errors="replace")
+        name = text(parts.get(SETNAME))
         pieces.setdefault(name, []).append(body)
         digest = digests.setdefault(name, hashlib.blake2b(digest_size=DIGEST_BYTES))
         for kind in (TYPENAME, FAMILY, ADT):
