@@ -136,6 +136,8 @@ class KafkaBroker:
             _PROPERTIES.format(address=self.address, port=self.port, controller_port=self._controller_port, logs=logs)
         )
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+        # One word, for an id may begin with a dash: of two words the tool would take the second for an option.
+        format_logs = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", f"--config={properties}"]
+        command = [*self._java, *format_logs]
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=self.folder)
         assert run.returncode == 0, f"formatting Kafka's log folder failed:\n{run.stdout}{run.stderr}"
