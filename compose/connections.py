@@ -10,11 +10,11 @@ import structlog
 
 from streams.backoff import Backoff
 from streams.errors import BusUnavailable, LogUnavailable
-from streams.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Logs
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from streams.settings import Settings
-from streams.sqlite_log import CLEAN_SECONDS, SqliteLogs
+from streams.sqlite.sqlite_log import CLEAN_SECONDS, SqliteLogs
 
 LOG_FILE: Final = "log.db"
 """The embedded log, in the folder of whoever writes it."""

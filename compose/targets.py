@@ -16,7 +16,7 @@ from streams import topics
 
 if TYPE_CHECKING:
     from streams.log import ReadableLog
-    from streams.nats_bus import NatsBus
+    from streams.nats.nats_bus import NatsBus
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,13 +35,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         Raises `click.UsageError` where it cannot be said which that is, `NoSuchTopic`.
         """
         if self.kafka:
-            from streams.kafka_log import KafkaLogs, KafkaSettings
+            from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 
             cluster = self.cluster or contexts.Context().cluster
             async with KafkaLogs(KafkaSettings(bootstrap=self.kafka, connect_seconds=10.0)) as logs:
                 yield EventLog(cluster, await logs.find(topic(cluster)))
         elif self.log:
-            from streams.sqlite_log import SqliteLogs
+            from streams.sqlite.sqlite_log import SqliteLogs
 
             path = _existing(self.log)
             closed = not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
@@ -56,7 +56,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         """The connection to NATS. Raises `click.UsageError` where none is named."""
         if not self.nats:
             raise click.UsageError("where is NATS? name it by --nats")
-        from streams.nats_bus import NatsBus
+        from streams.nats.nats_bus import NatsBus
 
         async with NatsBus(self.nats, name="eastwest-command") as bus:
             yield bus

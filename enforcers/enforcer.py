@@ -29,9 +29,9 @@ from enforcers.settings import EnforcerSettings
 from schemas import sets
 from schemas.policy import NodeUpdate
 from schemas.status import CvenStatus, PodDetail, RuntimeStatus, Status
-from streams.nats_bus import NatsBus
-from streams.policy_reader import PolicyReader
-from streams.reporting import VERSION, now, report_status
+from streams.channels.policy_reader import PolicyReader
+from streams.channels.reporting import VERSION, now, report_status
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 
 SNAPSHOT_SECONDS: Final = 1.0

@@ -29,13 +29,13 @@ from processors.vacancy import Vacancy
 from schemas.status import ProcessorStatus
 from streams.backoff import Backoff
 from streams.batches import Batches
+from streams.channels.policy_writer import PolicyWriter, Published
+from streams.channels.reporting import VERSION, now, report_status
 from streams.core.difference import difference
 from streams.errors import Fenced, LogUnavailable, OutcomeUnknown, StreamError
 from streams.lifecycle import finished, first_of
 from streams.log import Log, Record
-from streams.nats_bus import NatsBus
-from streams.policy_writer import PolicyWriter, Published
-from streams.reporting import VERSION, now, report_status
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 
 FOLD_RECORDS: Final = 2000

@@ -9,8 +9,8 @@ import structlog
 from processors.core.cluster_fold import ClusterFold
 from processors.settings import ProcessorSettings
 from schemas.reports import Trouble, encode_report
-from streams.inventory_bucket import InventoryWriter
-from streams.nats_bus import NatsBus
+from streams.channels.inventory_bucket import InventoryWriter
+from streams.nats.nats_bus import NatsBus
 
 DESCRIBE_AT_ONCE: Final = 50
 """Objects described in one go; between two such the loop attends to others."""

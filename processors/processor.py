@@ -10,7 +10,7 @@ from processors.metrics import Metrics
 from processors.settings import ProcessorSettings
 from streams import topics
 from streams.log import Logs
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 
 

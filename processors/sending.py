@@ -8,8 +8,8 @@ from processors.core.reading import Poison
 from processors.metrics import Metrics
 from schemas import names
 from schemas.policy import PolicyChange
+from streams.channels.policy_writer import PolicyWriter
 from streams.errors import Fenced, OutcomeUnknown, ProgramTooLarge
-from streams.policy_writer import PolicyWriter
 
 _log = structlog.get_logger("processors.sending")
 

@@ -12,10 +12,10 @@ import structlog
 from processors.core.auditing import Confirmed
 from schemas.status import encode_enforcement
 from streams.backoff import Backoff
+from streams.channels.status import watch_status
 from streams.errors import StreamError
 from streams.log import Entry, Log
-from streams.nats_bus import NatsBus
-from streams.status import watch_status
+from streams.nats.nats_bus import NatsBus
 
 COALESCE_SECONDS: Final = 1.0
 """Enforcers speak up to ten times a second; an auditor asks which revision stood when, not for each on the way."""

@@ -14,7 +14,7 @@ from schemas import names
 from schemas.policy import Fence, decode_fence
 from schemas.unreadable import UNREADABLE
 from streams.errors import BusUnavailable, ReadFailed, Refused
-from streams.nats_bus import STREAM_NOT_FOUND, NatsBus
+from streams.nats.nats_bus import STREAM_NOT_FOUND, NatsBus
 
 POLL_SECONDS: Final = 0.5
 JITTER: Final = 0.2

@@ -17,7 +17,7 @@ from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, Epochs, Event, decode_cl
 from schemas.records import read_record
 from schemas.unreadable import UNREADABLE
 from streams.errors import StreamError
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_log import SqliteLogs
 
 BATCH_OBSERVATIONS: Final = 500
 _SQLITE: Final = b"SQLite format 3\0"

@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from producers.kubelink import Kubelink, Phase
 from schemas.status import KubelinkStatus
-from streams.nats_bus import NatsBus
-from streams.reporting import VERSION, now, report_status
+from streams.channels.reporting import VERSION, now, report_status
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 
 LOOK_SECONDS = 1.0

@@ -2,7 +2,8 @@
 
     writer ── append(batch) ──▶ log ──▶ read(from an offset) ──▶ fold
 
-Two implementations pass the same contract tests: `streams.kafka_log` and `streams.sqlite_log`. What both promise:
+Two implementations pass the same contract tests: `streams.kafka.kafka_log` and `streams.sqlite.sqlite_log`. What both
+promise:
 
 - offsets rise with every record and are never given twice; gaps are normal (compaction, control records);
 - the entries of one append are stored in their order, with nothing of another append of the same `Log` in between;

@@ -24,13 +24,13 @@ from processors.settings import ProcessorSettings
 from schemas import names
 from schemas.policy import NodeUpdate, Policy
 from streams import topics
+from streams.channels.inventory_bucket import stream_name
+from streams.channels.policy_reader import PolicyReader
 from streams.errors import Refused
-from streams.inventory_bucket import stream_name
 from streams.log import Entry, Log
-from streams.nats_bus import STREAM_NOT_FOUND, NatsBus
-from streams.nats_child import NatsChild
-from streams.policy_reader import PolicyReader
-from streams.sqlite_log import SqliteLogs
+from streams.nats.nats_bus import STREAM_NOT_FOUND, NatsBus
+from streams.nats.nats_child import NatsChild
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.telemetry import Health
 
 ARRIVAL_SECONDS: Final = 60.0

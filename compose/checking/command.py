@@ -27,7 +27,7 @@ from enforcers.kernel.sets.set_backends import BackendName
 from enforcers.settings import EnforcerSettings
 from streams.child_process import ChildEnded
 from streams.errors import StreamError
-from streams.nats_child import NatsNotReady
+from streams.nats.nats_child import NatsNotReady
 from streams.telemetry import set_up_logging
 
 PARALLEL: Final = {"interpreter": 4, "packets": 3}

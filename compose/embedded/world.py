@@ -21,9 +21,9 @@ from producers.kubelink import Kubelink
 from producers.source import Source
 from streams import topics
 from streams.log import Log
-from streams.nats_bus import NatsBus
-from streams.nats_child import NatsChild
-from streams.sqlite_log import CLEAN_SECONDS, SqliteLogs
+from streams.nats.nats_bus import NatsBus
+from streams.nats.nats_child import NatsChild
+from streams.sqlite.sqlite_log import CLEAN_SECONDS, SqliteLogs
 from streams.telemetry import Health
 
 

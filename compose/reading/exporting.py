@@ -12,7 +12,7 @@ from compose.targets import EventLog, Target, with_target
 from processors.core.slicing import StateAt
 from streams import topics
 from streams.log import Record
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_log import SqliteLogs
 
 EXAMPLES: Final = """\b
 Examples:

@@ -28,10 +28,10 @@ from schemas.reports import (
     decode_report,
     report_key,
 )
+from streams.channels.inventory_bucket import stream_name, watch_inventory
+from streams.channels.status import read_status
 from streams.errors import ReadFailed
-from streams.inventory_bucket import stream_name, watch_inventory
-from streams.nats_bus import NatsBus
-from streams.status import read_status
+from streams.nats.nats_bus import NatsBus
 
 PLACE: Final = "compose.reading.get"
 

@@ -19,7 +19,7 @@ from schemas.status import (
     ProcessorStatus,
     RuntimeStatus,
 )
-from streams.status import Heard, Place
+from streams.channels.status import Heard, Place
 
 
 class Spoken(msgspec.Struct, frozen=True):

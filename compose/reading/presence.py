@@ -3,7 +3,7 @@
 import click
 
 from streams.errors import Refused
-from streams.nats_bus import STREAM_NOT_FOUND, NatsBus
+from streams.nats.nats_bus import STREAM_NOT_FOUND, NatsBus
 
 
 async def require_stream(bus: NatsBus, stream: str, what: str) -> None:

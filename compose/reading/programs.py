@@ -11,8 +11,8 @@ from compose.targets import Target, with_target
 from schemas import names
 from schemas.policy import Policy
 from streams.core.publication import Publication
-from streams.nats_bus import NatsBus
-from streams.stream_reading import read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.stream_reading import read_stream
 
 EXAMPLES = """\b
 Examples:

@@ -16,7 +16,7 @@ from enforcers.enforcer import Enforcer
 from enforcers.runtimes.cri import CriRuntime
 from enforcers.settings import EnforcerSettings
 from streams.lifecycle import serve
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health, serving, set_up_logging
 
 SNAPSHOT_FILE: Final = "enforcer.snapshot"

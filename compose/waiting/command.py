@@ -16,7 +16,7 @@ from compose.waiting.changes import Changed, NoSuchVersion, ObjectKey, change_of
 from compose.waiting.following import LOOK_SECONDS, Waiting
 from compose.waiting.judging import Finding
 from schemas import names
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 
 EXAMPLES: Final = """\b
 Examples:

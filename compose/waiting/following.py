@@ -20,9 +20,9 @@ from compose.waiting.judging import Finding, find
 from compose.waiting.spans import Span, span_of
 from schemas import names
 from schemas.policy import decode_mark
+from streams.channels.status import Heard, Place, watch_status
 from streams.errors import BusUnavailable, ReadFailed
-from streams.nats_bus import NatsBus
-from streams.status import Heard, Place, watch_status
+from streams.nats.nats_bus import NatsBus
 
 LOOK_SECONDS: Final = 0.2
 """How often the mark is read until it is there, and ages are looked at."""

@@ -6,7 +6,7 @@ import msgspec
 
 from compose.waiting.spans import Span
 from schemas.status import Component, Connectivity, CvenStatus
-from streams.status import Heard, Place
+from streams.channels.status import Heard, Place
 
 
 class NodeFinding(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ from typing import Final
 
 from enforcers.core.neighbours import Neighbours
 from schemas.status import Component, CvenStatus
-from streams.nats_bus import NatsBus
-from streams.status import watch_status
+from streams.channels.status import watch_status
+from streams.nats.nats_bus import NatsBus
 
 LINGER_SECONDS: Final = 15.0
 """To go on after a question: Pods seldom start alone."""

@@ -31,7 +31,7 @@ from schemas.local import (
 )
 from schemas.programs import Program
 from schemas.status import Order
-from streams.reporting import VERSION, now
+from streams.channels.reporting import VERSION, now
 
 AT_ONCE: Final = 8
 """Pods that are read at a time."""

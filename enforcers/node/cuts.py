@@ -10,7 +10,7 @@ from enforcers.core.connections import cutting
 from enforcers.metrics import Metrics
 from enforcers.runtimes.runtime import Sandbox
 from schemas.status import Cut
-from streams.reporting import now
+from streams.channels.reporting import now
 
 KEPT: Final = 20
 """They travel with every heartbeat."""

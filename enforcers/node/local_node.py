@@ -35,7 +35,7 @@ from schemas.local import PatchNote
 from schemas.policy import Mark, NodeUpdate
 from schemas.programs import Direction, Program
 from schemas.status import Order, PodState
-from streams.reporting import now
+from streams.channels.reporting import now
 
 TROUBLE: Final = (Unenforceable, NoAddress, NoNamespace, CommandFailed, NetlinkRefused, KeyError, OSError)
 """What is one Pod's trouble. Anything else is a bug and ends the process; rules stand meanwhile."""

@@ -12,7 +12,7 @@ from enforcers.core.drift.contest import Contest
 from enforcers.metrics import Metrics
 from enforcers.runtimes.runtime import Sandbox
 from schemas.status import Difference, Tampering
-from streams.reporting import now
+from streams.channels.reporting import now
 
 RECENT: Final = 8
 NAMED_DIFFERENCES: Final = 4

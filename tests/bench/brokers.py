@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from streams.kafka_log import KafkaSettings
+from streams.kafka.kafka_log import KafkaSettings
 from tests.bench.measuring import Unavailable
 from tests.components.caches import Unobtainable
 from tests.components.kafka.kafka_broker import KafkaBroker

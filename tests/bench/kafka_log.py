@@ -12,7 +12,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams import topics
-from streams.kafka_log import KafkaLog, KafkaLogs
+from streams.kafka.kafka_log import KafkaLog, KafkaLogs
 from streams.log import Entry
 from tests.bench import brokers
 from tests.bench.measuring import Figure, at_least

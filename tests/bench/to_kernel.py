@@ -36,11 +36,11 @@ from schemas import addresses
 from schemas.objects import Pod
 from schemas.sets import SetKind, set_id
 from streams import topics
-from streams.kafka_log import KafkaLogs
+from streams.kafka.kafka_log import KafkaLogs
 from streams.log import Entry, Log, Logs
-from streams.nats_bus import NatsBus
-from streams.nats_child import NatsChild
-from streams.sqlite_log import SqliteLogs
+from streams.nats.nats_bus import NatsBus
+from streams.nats.nats_child import NatsChild
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.telemetry import Health
 from tests.bench import brokers, workloads
 from tests.bench.measuring import Figure, Unavailable, at_least, quantile, settled_memory

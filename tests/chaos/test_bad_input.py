@@ -14,7 +14,7 @@ from schemas import names
 from schemas.objects import KubernetesObject, NetworkPolicy, Pod
 from streams import topics
 from streams.errors import ReadFailed
-from streams.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Entry
 from tests.chaos.history import History
 from tests.chaos.world import World, eastwest, running

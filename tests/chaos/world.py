@@ -24,9 +24,9 @@ from schemas.objects import KubernetesObject
 from streams import topics
 from streams.child_process import ChildProcess
 from streams.errors import ReadFailed
-from streams.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Log, Record
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from tests.chaos import lab_enforcer
 from tests.chaos.history import NODES
 from tests.chaos.lab_enforcer import Job, Progress

@@ -2,7 +2,7 @@
 
 import shutil
 
-from streams.nats_child import NatsChild
+from streams.nats.nats_child import NatsChild
 
 
 class NatsServer(NatsChild):

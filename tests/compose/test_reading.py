@@ -26,13 +26,13 @@ from schemas.status import (
     Tampering,
 )
 from streams import topics
+from streams.channels.inventory_bucket import read_inventory
+from streams.channels.status import publish_status
 from streams.errors import ReadFailed
-from streams.inventory_bucket import read_inventory
 from streams.log import Entry
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from streams.settings import documentation
-from streams.sqlite_log import SqliteLogs
-from streams.status import publish_status
+from streams.sqlite.sqlite_log import SqliteLogs
 from tests.components.waiting import until
 from tests.processors.histories import Writer, allow, namespace, node, pod
 from tests.processors.live_cluster import World, running

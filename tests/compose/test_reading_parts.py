@@ -43,8 +43,8 @@ from schemas.status import (
     RuntimeStatus,
     encode_enforcement,
 )
+from streams.channels.status import Heard
 from streams.log import Record
-from streams.status import Heard
 
 
 @pytest.mark.parametrize(

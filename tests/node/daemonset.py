@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from streams.reporting import now
+from streams.channels.reporting import now
 from tests.components.kubernetes.cluster import Cluster
 from tests.components.kubernetes.node import Node
 from tests.node.stack import MANIFESTS, Stack

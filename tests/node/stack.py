@@ -26,15 +26,15 @@ from schemas.events import KINDS
 from schemas.policy import Policy
 from schemas.status import Component, CvenStatus
 from streams import topics
+from streams.channels.reporting import now
+from streams.channels.status import Heard, Place, read_status
 from streams.child_process import ChildProcess
 from streams.core.publication import Publication
 from streams.errors import LogUnavailable, ReadFailed
-from streams.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Record
-from streams.nats_bus import NatsBus
-from streams.reporting import now
-from streams.status import Heard, Place, read_status
-from streams.stream_reading import read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.stream_reading import read_stream
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.kubernetes.cluster import Cluster
 from tests.components.kubernetes.node import Node

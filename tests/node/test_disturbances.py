@@ -14,7 +14,7 @@ from schemas.policy import Policy
 from schemas.status import PodState
 from streams.child_process import ChildProcess
 from streams.log import Record
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.topics import events
 from tests.components.waiting import until
 from tests.node.pods import netns_of, pod_state, rules, sets

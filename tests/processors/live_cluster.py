@@ -15,8 +15,8 @@ from streams.core.parts import Stored
 from streams.core.publication import Publication
 from streams.errors import ReadFailed
 from streams.log import Log, Logs, Record
-from streams.nats_bus import NatsBus
-from streams.stream_reading import read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.stream_reading import read_stream
 from streams.telemetry import Health
 from streams.topics import Topic
 from tests.components.waiting import until

@@ -14,13 +14,13 @@ import structlog
 from schemas.reports import decode_report
 from schemas.status import CvenStatus, ProcessorStatus, decode_enforcement
 from streams import topics
+from streams.channels.inventory_bucket import read_inventory
+from streams.channels.status import publish_status, read_status
 from streams.child_process import ChildProcess
 from streams.errors import ReadFailed
-from streams.inventory_bucket import read_inventory
 from streams.log import Entry
-from streams.nats_bus import NatsBus
-from streams.sqlite_log import SqliteLogs
-from streams.status import publish_status, read_status
+from streams.nats.nats_bus import NatsBus
+from streams.sqlite.sqlite_log import SqliteLogs
 from tests.components.waiting import until
 from tests.processors.histories import allow, namespace, pod, service
 from tests.processors.live_cluster import HeldLogs, World, running

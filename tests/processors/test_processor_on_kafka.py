@@ -8,9 +8,9 @@ import pytest
 from schemas import names
 from streams import topics
 from streams.errors import ReadFailed
-from streams.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Entry
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from tests.components.waiting import until
 from tests.processors.histories import pod
 from tests.processors.live_cluster import World, running

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from streams.log import Log
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.topics import events
 
 

@@ -12,7 +12,7 @@ from producers.api_server_source import ApiServerSource, Patience
 from producers.writing import EpochWriter
 from schemas.events import EventType
 from streams.log import Entry, Log
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.topics import events
 from tests.components.kubernetes.control_plane import ControlPlane
 from tests.components.waiting import until

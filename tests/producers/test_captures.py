@@ -9,7 +9,7 @@ from producers.errors import SourceInvalid
 from producers.writing import feed
 from schemas.events import EventType
 from streams.log import Log
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.topics import events
 from tests.components.presence import require
 from tests.producers.objects import bookmark, error, line, pod

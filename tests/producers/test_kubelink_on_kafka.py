@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from producers.manifest_source import ManifestSource
-from streams.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 from streams.topics import events
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.waiting import until

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.events import EPOCH, decode_epoch_start, decode_event
 from streams.child_process import ChildProcess
-from streams.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
 from streams.log import Log, Record
 from streams.topics import events
 from tests.components.kafka.kafka_broker import KafkaBroker

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compose.image.building import CHECKOUT, wheels
 from compose.image.debian import PACKAGES, debian_base
-from streams.nats_child import nats_server_binary
+from streams.nats.nats_child import nats_server_binary
 from tests.components.kafka.kafka_jars import kafka_jars
 
 BASE = "eastwest-test-base"

@@ -8,10 +8,10 @@ from typing import Protocol
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from streams.kafka_log import KafkaLogs, KafkaSettings
-from streams.kafka_topics import topic_settings
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_topics import topic_settings
 from streams.log import Entry, Log, ReadableLog, Record
-from streams.sqlite_log import SqliteLogs, wall_clock_ms
+from streams.sqlite.sqlite_log import SqliteLogs, wall_clock_ms
 from streams.topics import Topic
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.waiting import until

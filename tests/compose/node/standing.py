@@ -14,7 +14,7 @@ from enforcers.node.snapshot import Kept, save
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from schemas import sets as packing
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.components.waiting import until
 from tests.compose.commands import eastwest

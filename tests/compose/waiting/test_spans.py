@@ -15,7 +15,7 @@ from schemas.policy import Policy
 from schemas.programs import Direction, Program, Rule
 from schemas.sets import SetKind, block, endpoint, set_id
 from schemas.status import Component, CvenStatus, PodException
-from streams.status import Heard, Place
+from streams.channels.status import Heard, Place
 from tests.processors.histories import allow, pod
 
 PEERS, TUPLES, BLOCKS, OTHERS = (

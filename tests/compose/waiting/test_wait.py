@@ -16,9 +16,9 @@ from enforcers.runtimes.runtime import Sandbox
 from schemas.addresses import pack
 from schemas.status import CvenStatus, PodException
 from streams import topics
-from streams.nats_bus import NatsBus
-from streams.sqlite_log import SqliteLogs
-from streams.status import create_status_stream, publish_status
+from streams.channels.status import create_status_stream, publish_status
+from streams.nats.nats_bus import NatsBus
+from streams.sqlite.sqlite_log import SqliteLogs
 from tests.compose.commands import EASTWEST, eastwest
 from tests.compose.waiting.test_exposure import SERVERS
 from tests.processors.histories import allow, pod

@@ -18,16 +18,16 @@ from schemas.gate import GATE_PORT, GateAnswer
 from schemas.policy import Policy
 from schemas.programs import Program
 from schemas.status import CvenStatus
+from streams.channels.reporting import now
+from streams.channels.status import create_status_stream, publish_status
 from streams.core.difference import difference
 from streams.errors import OutcomeUnknown
-from streams.nats_bus import NatsBus
-from streams.reporting import now
-from streams.status import create_status_stream, publish_status
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.components.nats_server import NatsServer
 from tests.components.waiting import until
 from tests.enforcers.pod_world import ALLOW, CLIENTS, World, address, both, packed
-from tests.streams.policy_world import Owner
+from tests.streams.channels.policy_world import Owner
 
 KNOWN = (packed("web"), packed("web", 6))
 

@@ -16,7 +16,7 @@ from enforcers.kernel.sets.set_trial import choose_backend, trial
 from enforcers.runtimes.given_runtime import GivenRuntime
 from enforcers.settings import EnforcerSettings
 from schemas.status import CvenStatus
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.enforcers.cven_world import until
 

@@ -21,7 +21,7 @@ from schemas import sets as packing
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
 from schemas.status import PodState
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.enforcers.cven_world import Told, realized, running, told, until
 from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, both, isolated, packed

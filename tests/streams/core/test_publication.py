@@ -12,8 +12,8 @@ from streams.core.marking import Marking
 from streams.core.node_view import NodeView
 from streams.core.parts import PartName, Stored, whole
 from streams.core.publication import GONE, LARGEST_MEMBER, OVERHEAD, ROLLUP, Publication
+from tests.streams.channels.policy_world import A, B, addresses, policy_of, program
 from tests.streams.core.stream_model import StreamModel
-from tests.streams.policy_world import A, B, addresses, policy_of, program
 
 
 def publication(part_members=1000):

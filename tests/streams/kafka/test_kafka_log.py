@@ -15,9 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from streams.errors import LogCorrupt, LogRefused, LogUnavailable, OutcomeUnknown, ServerTooOld, TopicMismatch
-from streams.kafka_log import KafkaLogs, KafkaSettings
-from streams.kafka_producer import BATCH_BYTES, chunks
-from streams.kafka_reader import KafkaReader
+from streams.kafka.kafka_log import KafkaLogs, KafkaSettings
+from streams.kafka.kafka_producer import BATCH_BYTES, chunks
+from streams.kafka.kafka_reader import KafkaReader
 from streams.log import Entry, Log, Record, entry_size
 from tests.components.kafka.kafka_broker import KafkaBroker
 from tests.components.ports import free_ports

@@ -22,11 +22,11 @@ from streams.core.marking import Marking, Open
 from streams.core.publication import ROLLUP, Publication
 from streams.errors import BusUnavailable, Fenced, MarkWouldGoBack, OutcomeUnknown, ReadFailed
 from streams.lifecycle import happens
-from streams.nats_bus import NatsBus
-from streams.owned_stream import OwnedStream, Ownership, owned_options
-from streams.stream_reading import read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.owned_stream import OwnedStream, Ownership, owned_options
+from streams.nats.stream_reading import read_stream
 
-_log = structlog.get_logger("streams.policy_writer")
+_log = structlog.get_logger("streams.channels.policy_writer")
 
 
 class Published(msgspec.Struct, frozen=True):

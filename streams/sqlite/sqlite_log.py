@@ -23,7 +23,7 @@ import structlog
 
 from streams.errors import LogUnavailable, OffsetOutOfRange
 from streams.log import Entry, Record, entry_sizes
-from streams.sqlite_file import LogFile
+from streams.sqlite.sqlite_file import LogFile
 from streams.topics import Topic
 
 CLEAN_SECONDS: Final = 3600.0
@@ -33,7 +33,7 @@ POLL_SECONDS: Final = 0.05
 """How late a follower may see what another process has written."""
 _T = TypeVar("_T")
 
-_log = structlog.get_logger("streams.sqlite_log")
+_log = structlog.get_logger("streams.sqlite.sqlite_log")
 
 
 def wall_clock_ms() -> int:

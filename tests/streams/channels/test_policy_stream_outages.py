@@ -8,10 +8,10 @@ import pytest
 
 from schemas import names
 from streams.errors import BusUnavailable, Fenced, OutcomeUnknown, ReadFailed
-from streams.nats_bus import NatsBus
-from streams.stream_reading import read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.stream_reading import read_stream
 from tests.components.waiting import until
-from tests.streams.policy_world import A, B, Enforcer, Owner, addresses, policy_of, program
+from tests.streams.channels.policy_world import A, B, Enforcer, Owner, addresses, policy_of, program
 
 pytestmark = pytest.mark.nats
 

@@ -10,13 +10,13 @@ import structlog
 
 from schemas.status import Status
 from streams.backoff import Backoff
+from streams.channels.status import create_status_stream, publish_status
 from streams.errors import StreamError
-from streams.nats_bus import NatsBus
-from streams.status import create_status_stream, publish_status
+from streams.nats.nats_bus import NatsBus
 
 VERSION: Final = importlib.metadata.version("eastwest")
 
-_log = structlog.get_logger("streams.reporting")
+_log = structlog.get_logger("streams.channels.reporting")
 
 
 def now() -> str:

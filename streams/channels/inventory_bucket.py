@@ -14,9 +14,9 @@ import msgspec
 from schemas import names
 from streams.errors import OutcomeUnknown, ReadFailed
 from streams.lifecycle import happens
-from streams.nats_bus import NatsBus
-from streams.owned_stream import OwnedStream, Ownership, owned_options
-from streams.stream_reading import Batch, follow_stream, read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.owned_stream import OwnedStream, Ownership, owned_options
+from streams.nats.stream_reading import Batch, follow_stream, read_stream
 
 DELETED: Final = {"KV-Operation": "DEL", "Nats-TTL": "1h"}
 """What key-value clients understand as deleted; the marker itself goes after an hour."""

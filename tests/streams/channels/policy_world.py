@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from schemas.policy import Policy
 from schemas.programs import Direction, Program, Rule
 from schemas.sets import SetKind, set_id
+from streams.channels.policy_reader import PolicyReader
+from streams.channels.policy_writer import PolicyWriter
 from streams.core.difference import difference
-from streams.nats_bus import NatsBus
-from streams.policy_reader import PolicyReader
-from streams.policy_writer import PolicyWriter
+from streams.nats.nats_bus import NatsBus
 from tests.components.waiting import until
 from tests.streams.core.receiver import Receiver
 

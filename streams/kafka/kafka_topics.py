@@ -14,7 +14,7 @@ from aiokafka.errors import (
 
 from streams.backoff import Backoff
 from streams.errors import NoSuchTopic, TopicMismatch
-from streams.kafka_border import translating
+from streams.kafka.kafka_border import translating
 from streams.topics import Topic
 
 _SETTLING_SECONDS: Final = 15.0

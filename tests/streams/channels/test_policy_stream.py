@@ -11,11 +11,11 @@ from schemas import names
 from schemas.policy import PART_MEMBERS
 from streams.core.difference import difference
 from streams.errors import Fenced, MarkWouldGoBack, OutcomeUnknown, ProgramTooLarge, ReadFailed
-from streams.nats_bus import NatsBus
-from streams.stream_reading import read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.stream_reading import read_stream
 from tests.components.nats_server import NatsServer
 from tests.components.waiting import until
-from tests.streams.policy_world import A, B, Enforcer, FaultyBus, Owner, addresses, policy_of, program
+from tests.streams.channels.policy_world import A, B, Enforcer, FaultyBus, Owner, addresses, policy_of, program
 
 pytestmark = pytest.mark.nats
 

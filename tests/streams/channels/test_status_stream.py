@@ -9,9 +9,9 @@ import pytest
 
 from schemas import names
 from schemas.status import Component, Connectivity, CvenStatus, KubelinkStatus, PodState, connectivity
+from streams.channels.status import create_status_stream, publish_status, read_status, watch_status
 from streams.errors import ReadFailed
-from streams.nats_bus import NatsBus
-from streams.status import create_status_stream, publish_status, read_status, watch_status
+from streams.nats.nats_bus import NatsBus
 from tests.components.waiting import until
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streams.child_process import ChildEnded
-from streams.nats_child import NatsChild
+from streams.nats.nats_child import NatsChild
 from tests.components.nats_server import NatsServer
 from tests.components.waiting import until
 
@@ -39,7 +39,7 @@ async def test_a_nats_child_ends_with_its_parent_even_when_that_is_killed(tmp_pa
 
 _PARENT = """
 import asyncio, pathlib, sys
-from streams.nats_child import NatsChild
+from streams.nats.nats_child import NatsChild
 async def main():
     async with NatsChild(pathlib.Path(sys.argv[1])) as child:
         print(child.process.pid, flush=True)

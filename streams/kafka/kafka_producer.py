@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.errors import OutcomeUnknown
-from streams.kafka_border import DENIALS, translated, translating
+from streams.kafka.kafka_border import DENIALS, translated, translating
 from streams.log import Entry
 from streams.topics import Topic
 

@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 from streams.backoff import Backoff
 from streams.core.parts import Stored
 from streams.errors import BusUnavailable, ReadFailed, Refused
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 
 HEARTBEAT_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 2.5

@@ -17,10 +17,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.backoff import Backoff
 from streams.errors import LogUnavailable
-from streams.kafka_border import check_version, stop_consumer, translating
-from streams.kafka_producer import KafkaProducer
-from streams.kafka_reader import KafkaReader
-from streams.kafka_topics import ensure_topic, require_topic
+from streams.kafka.kafka_border import check_version, stop_consumer, translating
+from streams.kafka.kafka_producer import KafkaProducer
+from streams.kafka.kafka_reader import KafkaReader
+from streams.kafka.kafka_topics import ensure_topic, require_topic
 from streams.log import Entry, Record, entry_sizes
 from streams.topics import Topic
 

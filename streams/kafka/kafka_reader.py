@@ -12,7 +12,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRange
 
 from streams.backoff import Backoff
 from streams.errors import AccessDenied, LogCorrupt, LogUnavailable, OffsetOutOfRange
-from streams.kafka_border import DENIALS, stop_consumer, translated
+from streams.kafka.kafka_border import DENIALS, stop_consumer, translated
 from streams.log import Record
 from streams.topics import Topic
 

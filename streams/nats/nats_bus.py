@@ -27,7 +27,7 @@ NO_RESPONDERS: Final = "503"
 STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
 
-_log = structlog.get_logger("streams.nats_bus")
+_log = structlog.get_logger("streams.nats.nats_bus")
 
 
 class NatsBus:

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from streams.errors import BusUnavailable, Fenced, OutcomeUnknown, Refused, StreamError
-from streams.nats_bus import NO_RESPONDERS, NatsBus
+from streams.nats.nats_bus import NO_RESPONDERS, NatsBus
 
 WINDOW_MESSAGES: Final = 4096
 """Unacknowledged at most; a stream refuses when 10,000 wait in the server."""

@@ -6,9 +6,9 @@ import secrets
 
 import pytest
 
+from streams.channels.inventory_bucket import InventoryWriter, read_inventory, watch_inventory
 from streams.errors import Fenced, ReadFailed
-from streams.inventory_bucket import InventoryWriter, read_inventory, watch_inventory
-from streams.nats_bus import NatsBus
+from streams.nats.nats_bus import NatsBus
 
 pytestmark = pytest.mark.nats
 

@@ -25,8 +25,8 @@ from streams.core.node_view import CatchUp, NodeView
 from streams.core.parts import Stored
 from streams.core.set_view import EVERY_PART
 from streams.errors import BusUnavailable, ReadFailed, Refused
-from streams.nats_bus import NatsBus
-from streams.stream_reading import read_stream
+from streams.nats.nats_bus import NatsBus
+from streams.nats.stream_reading import read_stream
 
 LATE_SECONDS: Final = 0.2
 """A message that a mark lists and that has not come by then was lost."""
@@ -34,7 +34,7 @@ FEW_PARTS: Final = 8
 MESSAGES_PER_READ: Final = 500
 """A read of its own costs the server and us as much as some 500 messages do (6 ms with hundreds of reads open)."""
 
-_log = structlog.get_logger("streams.policy_reader")
+_log = structlog.get_logger("streams.channels.policy_reader")
 
 
 class PolicyReader:

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from streams.errors import AccessDenied, BusUnavailable, Refused, ServerTooOld
-from streams.nats_bus import NatsBus, dropped_options
+from streams.nats.nats_bus import NatsBus, dropped_options
 from tests.components.waiting import until
 
 

@@ -14,13 +14,13 @@ from schemas import names
 from schemas.status import Component, Connectivity, Status, component_of, connectivity, decode_status, encode_status
 from schemas.unreadable import UNREADABLE
 from streams.core.parts import Stored
-from streams.nats_bus import NatsBus
-from streams.stream_reading import follow_stream, read_newest
+from streams.nats.nats_bus import NatsBus
+from streams.nats.stream_reading import follow_stream, read_newest
 
 KEPT_SECONDS: Final = 7 * 24 * 3600
 """A component that is silent for so long is forgotten."""
 
-_log = structlog.get_logger("streams.status")
+_log = structlog.get_logger("streams.channels.status")
 
 
 def status_stream_options(cluster: str, replicas: int) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 
 from streams.errors import LogUnavailable, NotALog
 from streams.log import Entry, Record
-from streams.sqlite_file import APPLICATION_ID, FORMAT
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_file import APPLICATION_ID, FORMAT
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.topics import Topic
 from tests.components.waiting import until
 from tests.streams.log_worlds import everything, fresh_topic, numbered, numbers
@@ -19,7 +19,7 @@ from tests.streams.log_worlds import everything, fresh_topic, numbered, numbers
 _WRITER = """
 import asyncio, pathlib, sys
 from streams.log import Entry
-from streams.sqlite_log import SqliteLogs
+from streams.sqlite.sqlite_log import SqliteLogs
 from streams.topics import Topic
 
 async def main(path, name):
