@@ -12,13 +12,13 @@ import uvloop
 from msgspec.structs import replace
 
 from compose.checking import reporting
-from compose.checking.cases import Case, CaseError
-from compose.checking.chain import Chain
-from compose.checking.families import in_ipv6
-from compose.checking.files import read_cases
-from compose.checking.interpreter import Interpreter
-from compose.checking.playing import Engine, play_all
-from compose.checking.results import CaseResult, FileCase, totals
+from compose.checking.engines.chain import Chain
+from compose.checking.engines.interpreter import Interpreter
+from compose.checking.engines.playing import Engine, play_all
+from compose.checking.engines.results import CaseResult, FileCase, totals
+from compose.checking.suites.cases import Case, CaseError
+from compose.checking.suites.families import in_ipv6
+from compose.checking.suites.files import read_cases
 from compose.lab.capability import ensure_capable
 from compose.lab.choosing import explained
 from compose.lab.command import raise_file_limit
@@ -165,6 +165,6 @@ async def engines(name: str, count: int, settings: EnforcerSettings) -> AsyncGen
         if name == "interpreter":
             yield [Interpreter(chain) for _ in range(count)]
             return
-        from compose.checking.packets import Packets
+        from compose.checking.engines.packets import Packets
 
         yield [await stack.enter_async_context(Packets(chain, settings)) for _ in range(count)]

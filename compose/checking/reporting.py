@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from compose.checking.results import CaseResult, totals
+from compose.checking.engines.results import CaseResult, totals
 
 SHOWN: Final = 20
 """Wrong cells printed per case; the count says all."""

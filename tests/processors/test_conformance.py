@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from compose.checking.files import read_cases
+from compose.checking.suites.files import read_cases
 from processors.core.segmentation.selectors import Unreadable, read_selector
 from tests.components.conformance import SUITES, conformance_file
 from tests.specification.playing import wrong

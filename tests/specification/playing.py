@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from compose.checking.cases import Case, Cell
-from compose.checking.history import History
-from compose.checking.judging import Judge
+from compose.checking.engines.judging import Judge
+from compose.checking.suites.cases import Case, Cell
+from compose.checking.suites.history import History
 from processors.core.policy_fold import PolicyFold, PolicySettings, Step
 from processors.core.reading import Reader
 from schemas.verdict import Judgement

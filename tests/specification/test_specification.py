@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from compose.checking.cases import Case
-from compose.checking.files import read_cases
+from compose.checking.suites.cases import Case
+from compose.checking.suites.files import read_cases
 from tests.specification.playing import wrong
 
 CASES = [case for path in sorted(Path(__file__).parent.glob("*.yaml")) for case in read_cases(path)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.checking.files import read_cases
+from compose.checking.suites.files import read_cases
 from tests.compose.checking.playing_cases import check, summary
 
 FILES = sorted(Path(__file__).parent.glob("*.yaml"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from compose.checking.files import read_cases
+from compose.checking.suites.files import read_cases
 from schemas.policy import PolicyChange
 from tests.specification.playing import Stage
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from compose.checking.cases import Case, CaseError, read_jsonl
-from compose.checking.short_form import read_short_form
-from compose.checking.vectors import is_vector, read_vectors
+from compose.checking.suites.cases import Case, CaseError, read_jsonl
+from compose.checking.suites.short_form import read_short_form
+from compose.checking.suites.vectors import is_vector, read_vectors
 
 
 def read_cases(path: Path) -> Iterator[Case]:

@@ -30,8 +30,8 @@ from typing import Any, Final
 
 import yaml
 
-from compose.checking.cases import Action, Case, CaseError, Cell, Step
-from compose.checking.manifests import Misspelt, World, checked, split
+from compose.checking.suites.cases import Action, Case, CaseError, Cell, Step
+from compose.checking.suites.manifests import Misspelt, World, checked, split
 from schemas.addresses import ECHO, ICMP, PROTOCOLS
 
 Object = dict[str, Any]

@@ -3,11 +3,11 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from compose.checking.cases import Case, Cell, Step
-from compose.checking.chain import Chain, Feed, Listening
-from compose.checking.explaining import explain
-from compose.checking.judging import Judge
-from compose.checking.playing import Finding
+from compose.checking.engines.chain import Chain, Feed, Listening
+from compose.checking.engines.explaining import explain
+from compose.checking.engines.judging import Judge
+from compose.checking.engines.playing import Finding
+from compose.checking.suites.cases import Case, Cell, Step
 
 
 class Interpreter:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from compose.checking.cases import Case, CaseError, Cell
-from compose.checking.files import read_cases
-from compose.checking.history import History
-from compose.checking.short_form import read_line
+from compose.checking.suites.cases import Case, CaseError, Cell
+from compose.checking.suites.files import read_cases
+from compose.checking.suites.history import History
+from compose.checking.suites.short_form import read_line
 from schemas.addresses import TCP, UDP
 from schemas.events import EventType, decode_event
 from schemas.objects import decode_object

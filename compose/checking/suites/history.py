@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from compose.checking.cases import NODES, Action, Case, Object
+from compose.checking.suites.cases import NODES, Action, Case, Object
 from schemas import names
 from schemas.events import EPOCH, KINDS, SYNC, EpochStart, Event, EventType, encode_event, encode_object
 from schemas.objects import decode_object

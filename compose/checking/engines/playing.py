@@ -8,10 +8,10 @@ from typing import Protocol
 
 import msgspec
 
-from compose.checking.cases import Case, CaseError, Cell, Step
-from compose.checking.chain import Diverged, NotArrived
-from compose.checking.judging import Unknown
-from compose.checking.results import CaseResult, FileCase, WrongCell
+from compose.checking.engines.chain import Diverged, NotArrived
+from compose.checking.engines.judging import Unknown
+from compose.checking.engines.results import CaseResult, FileCase, WrongCell
+from compose.checking.suites.cases import Case, CaseError, Cell, Step
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol, Self
 
 from prometheus_client import CollectorRegistry
 
-from compose.checking.cases import Action, Case, Object
-from compose.checking.history import History
+from compose.checking.suites.cases import Action, Case, Object
+from compose.checking.suites.history import History
 from compose.connections import LOG_FILE
 from enforcers.core.node_state import NodeState
 from processors import processor

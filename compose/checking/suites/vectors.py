@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from compose.checking.cases import Action, Case, CaseError, Cell, Object, Step
+from compose.checking.suites.cases import Action, Case, CaseError, Cell, Object, Step
 from schemas.addresses import PROTOCOLS
 
 VECTORS_PER_CASE: Final = 250

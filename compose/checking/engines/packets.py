@@ -16,12 +16,12 @@ from typing import Final, Self
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from compose.checking import network
-from compose.checking.cases import Case, Cell, Object, Step
-from compose.checking.chain import Chain, Feed, Updates
-from compose.checking.explaining import explain
-from compose.checking.judging import Judge
-from compose.checking.playing import Finding, NotRealized
+from compose.checking.engines import network
+from compose.checking.engines.chain import Chain, Feed, Updates
+from compose.checking.engines.explaining import explain
+from compose.checking.engines.judging import Judge
+from compose.checking.engines.playing import Finding, NotRealized
+from compose.checking.suites.cases import Case, Cell, Object, Step
 from compose.lab.listening import Listeners
 from compose.lab.namespaces import CommandFailed, NoNamespace
 from compose.lab.network import Lab

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from compose.checking.cases import Action, Case, Cell, Step
-from compose.checking.history import implied_nodes
+from compose.checking.suites.cases import Action, Case, Cell, Step
+from compose.checking.suites.history import implied_nodes
 
 PREFIX: Final = ipaddress.IPv6Network("fd04::/96")
 """Where the whole of IPv4 is mapped to."""

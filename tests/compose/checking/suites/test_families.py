@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from compose.checking.families import in_ipv6
-from tests.compose.checking.test_case_files import short
+from compose.checking.suites.families import in_ipv6
+from tests.compose.checking.suites.test_case_files import short
 
 IN_IPV4 = """
 case: c

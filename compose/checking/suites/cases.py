@@ -1,6 +1,6 @@
 """Cases: initial objects, steps of changes, and the verdicts expected after each.
 
-`read_jsonl` reads the JSON-lines suites; `compose.checking.short_form` the short YAML form. Both end in the same
+`read_jsonl` reads the JSON-lines suites; `compose.checking.suites.short_form` the short YAML form. Both end in the same
 `Case`, and `History` turns a case into what a Kubelink would have written: uids, rising resource versions, the last
 state on deletions, Pods bound to nodes.
 """

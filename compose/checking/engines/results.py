@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from compose.checking.cases import Case
+from compose.checking.suites.cases import Case
 
 
 class WrongCell(msgspec.Struct, frozen=True, kw_only=True):

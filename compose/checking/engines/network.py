@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
-from compose.checking.cases import Case, Cell, Object
-from compose.checking.judging import Judge
+from compose.checking.engines.judging import Judge
+from compose.checking.suites.cases import Case, Cell, Object
 from compose.lab.cluster.reading import read_layout
 from compose.lab.listening import Listener, listeners_of
 from compose.lab.plan import LabPod, Layout, Plan

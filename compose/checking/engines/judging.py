@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from compose.checking.cases import Cell, Object
+from compose.checking.suites.cases import Cell, Object
 from schemas import addresses, names, verdict
 from schemas.addresses import ECHO, ICMP, ICMPV6
 from schemas.policy import Policy

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from compose.checking.cases import Case, CaseError, Cell, Step
-from compose.checking.chain import NotArrived
-from compose.checking.judging import Unknown
-from compose.checking.playing import Finding, play, play_all
-from compose.checking.results import FileCase, totals
+from compose.checking.engines.chain import NotArrived
+from compose.checking.engines.judging import Unknown
+from compose.checking.engines.playing import Finding, play, play_all
+from compose.checking.engines.results import FileCase, totals
+from compose.checking.suites.cases import Case, CaseError, Cell, Step
 from schemas.addresses import TCP
 
 CELL = Cell("x/a", "x/b", TCP, 80, allowed=True)
