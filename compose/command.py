@@ -19,9 +19,11 @@ PARTS: Final = {
     "demo": Part("compose.demo.command:demo", "A small shop: policies become rules that stop real packets, here."),
     "up": Part("compose.up.command:up", "Everything in one process, against a cluster."),
     "get": Part("compose.reading.get:get", "Show the inventory, and the rules of a Pod."),
-    "events": Part("compose.reading.audit:events", "What happened: list or follow the event log."),
-    "export": Part("compose.reading.exporting:export", "Write a slice of the log to a file."),
-    "replay": Part("compose.reading.replaying:replay", "Fold a file as the PCE would; print reports and programs."),
+    "events": Part("compose.reading.event_log.audit:events", "What happened: list or follow the event log."),
+    "export": Part("compose.reading.event_log.exporting:export", "Write a slice of the log to a file."),
+    "replay": Part(
+        "compose.reading.event_log.replaying:replay", "Fold a file as the PCE would; print reports and programs."
+    ),
     "wait": Part("compose.waiting.command:wait", "Until every node has realized a revision, or a change of an object."),
     "check": Part("compose.checking.command:check", "Test policies: case files, expected verdicts."),
     "lab": Part("compose.lab.command:lab", "Pods as network namespaces on this machine, without a cluster."),

@@ -7,11 +7,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from compose.reading import confirmed, output, schema
+from compose.reading import output, schema
 from compose.reading.columns import HEADINGS, row, summary
+from compose.reading.event_log import confirmed
+from compose.reading.event_log.ranges import When
 from compose.reading.joining import NOTHING, Spoken, joined
 from compose.reading.policy_text import text
-from compose.reading.ranges import When
 from compose.reading.selecting import label_test
 from schemas.addresses import TCP, pack
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual

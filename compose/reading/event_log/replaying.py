@@ -10,8 +10,8 @@ import msgspec
 from compose.options import with_settings
 from compose.reading import columns, policy_text
 from compose.reading import output as printing
+from compose.reading.event_log.ranges import When, end_offset
 from compose.reading.joining import NOTHING
-from compose.reading.ranges import When, end_offset
 from compose.reading.running import run
 from compose.targets import Target
 from processors.core.cluster_fold import ClusterFold

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from compose.reading import output as printing
-from compose.reading.ranges import instant
+from compose.reading.event_log.ranges import instant
 from schemas.status import Cut, Enforcement, Tampering, decode_enforcement
 from schemas.unreadable import UNREADABLE
 from streams.log import Record

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from compose.reading.ranges import When, end_offset, first_offset
+from compose.reading.event_log.ranges import When, end_offset, first_offset
 from compose.reading.running import run
 from compose.targets import EventLog, Target, with_target
 from processors.core.slicing import StateAt

@@ -8,9 +8,9 @@ from typing import Any, Final
 import click
 import msgspec
 
-from compose.reading import confirmed
 from compose.reading import output as printing
-from compose.reading.ranges import When, end_offset, first_offset, instant
+from compose.reading.event_log import confirmed
+from compose.reading.event_log.ranges import When, end_offset, first_offset, instant
 from compose.reading.running import run
 from compose.targets import Target, with_target
 from schemas.events import CLUSTER, EPOCH, KINDS, SYNC, Event, decode_event

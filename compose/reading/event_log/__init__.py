@@ -1,0 +1,1 @@
+"""The commands that read the event log: listing, exporting and replaying it."""
