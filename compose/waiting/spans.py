@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from compose.waiting.changes import Changed
-from processors.core.segmentation.pods import PodView, view
+from processors.core.segmentation.selection.pods import PodView, view
 from schemas import sets
 from schemas.objects import KubernetesObject, NetworkPolicy, Pod
 from schemas.policy import Policy

@@ -17,15 +17,15 @@ from msgspec.structs import replace
 
 from processors.core.privileges import NET_ADMIN, NET_RAW
 from processors.core.reading import Fact
-from processors.core.segmentation import notices
 from processors.core.segmentation.address_sets import AddressSet, Ledger
 from processors.core.segmentation.compiling import Compiler
-from processors.core.segmentation.members import Workload
-from processors.core.segmentation.pods import view
-from processors.core.segmentation.population import Population
 from processors.core.segmentation.rules import Peers
-from processors.core.segmentation.services import Services
-from processors.core.segmentation.virtual import Virtuals
+from processors.core.segmentation.selection.members import Workload
+from processors.core.segmentation.selection.pods import view
+from processors.core.segmentation.selection.population import Population
+from processors.core.segmentation.virtual_addresses import notices
+from processors.core.segmentation.virtual_addresses.services import Services
+from processors.core.segmentation.virtual_addresses.virtual import Virtuals
 from schemas.objects import EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service
 from schemas.policy import Policy, PolicyChange
 from schemas.programs import Direction, Mode, Program

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from compose.checking.suites.files import read_cases
-from processors.core.segmentation.selectors import Unreadable, read_selector
+from processors.core.segmentation.selection.selectors import Unreadable, read_selector
 from tests.components.conformance import SUITES, conformance_file
 from tests.specification.playing import wrong
 

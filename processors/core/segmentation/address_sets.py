@@ -12,7 +12,7 @@ from schemas.policy import SetChange
 from schemas.sets import SetKind
 
 if TYPE_CHECKING:  # who looks at a set is none of its business
-    from processors.core.segmentation.signatures import Signature
+    from processors.core.segmentation.virtual_addresses.signatures import Signature
 
 
 class AddressSet:

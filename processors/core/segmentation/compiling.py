@@ -7,12 +7,12 @@ Cohort (who selects it?) ─────────┴▶ Compiled (one directi
 import msgspec
 
 from processors.core.segmentation.address_sets import AddressSet
-from processors.core.segmentation.members import Cohort, Selection
 from processors.core.segmentation.policies import PolicySpec, RuleSpec, read_spec
-from processors.core.segmentation.population import Population
 from processors.core.segmentation.rules import Peers, Side, resolution
-from processors.core.segmentation.signatures import Signature
-from processors.core.segmentation.virtual import Virtuals
+from processors.core.segmentation.selection.members import Cohort, Selection
+from processors.core.segmentation.selection.population import Population
+from processors.core.segmentation.virtual_addresses.signatures import Signature
+from processors.core.segmentation.virtual_addresses.virtual import Virtuals
 from schemas import names
 from schemas.programs import Direction
 

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from processors.core.segmentation.selectors import Selector, Unreadable, read_selector
+from processors.core.segmentation.selection.selectors import Selector, Unreadable, read_selector
 from schemas import sets
 from schemas.addresses import PROTOCOLS, TCP
 

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from processors.core.segmentation.peers import Peer, PortMatch, Problems, fields, read_peer, read_port
-from processors.core.segmentation.selectors import Selector, read_selector
+from processors.core.segmentation.selection.selectors import Selector, read_selector
 from schemas.unreadable import UNREADABLE
 
 SPEC_FIELDS: Final = frozenset(("podSelector", "policyTypes", "ingress", "egress"))

@@ -10,11 +10,11 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from processors.core.segmentation.address_sets import AddressSet, FixedSet, Ledger
-from processors.core.segmentation.members import Cohort, Selection
 from processors.core.segmentation.peers import BlockPeer, Peer, PodPeer, PortMatch, joined
 from processors.core.segmentation.policies import RuleSpec
-from processors.core.segmentation.population import Population
-from processors.core.segmentation.selectors import EVERYTHING
+from processors.core.segmentation.selection.members import Cohort, Selection
+from processors.core.segmentation.selection.population import Population
+from processors.core.segmentation.selection.selectors import EVERYTHING
 from schemas.programs import PortRange, Rule, rule_id
 from schemas.sets import SetKind
 

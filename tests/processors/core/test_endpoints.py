@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.core.segmentation.services import Services
+from processors.core.segmentation.virtual_addresses.services import Services
 from schemas import addresses
 from schemas.objects import EndpointSlice, Service, decode_object
 from tests.processors.core.worlds import Object, endpoints

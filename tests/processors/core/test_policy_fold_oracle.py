@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.core.segmentation.services import Services, Target
+from processors.core.segmentation.virtual_addresses.services import Services, Target
 from schemas import addresses, sets, verdict
 from schemas.objects import EndpointSlice, Node, Service, decode_object
 from schemas.policy import Policy

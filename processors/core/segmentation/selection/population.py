@@ -8,11 +8,19 @@ for the end of a batch (`Population.sweep`), so that what goes and comes back wi
 from collections.abc import Callable
 
 from processors.core.segmentation.address_sets import Ledger
-from processors.core.segmentation.members import Cohort, Place, Scope, ScopeKey, Selection, SelectionSet, Workload
-from processors.core.segmentation.ownership import Owners
-from processors.core.segmentation.pods import PodView
-from processors.core.segmentation.selector_index import LabelIndex, SelectorIndex
-from processors.core.segmentation.selectors import Selector
+from processors.core.segmentation.selection.members import (
+    Cohort,
+    Place,
+    Scope,
+    ScopeKey,
+    Selection,
+    SelectionSet,
+    Workload,
+)
+from processors.core.segmentation.selection.ownership import Owners
+from processors.core.segmentation.selection.pods import PodView
+from processors.core.segmentation.selection.selector_index import LabelIndex, SelectorIndex
+from processors.core.segmentation.selection.selectors import Selector
 from schemas.objects import Labels
 from schemas.programs import Mode
 

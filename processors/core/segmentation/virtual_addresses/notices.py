@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from processors.core.segmentation.population import Population
-from processors.core.segmentation.services import ServiceKey, Services, ServiceView
-from processors.core.segmentation.signatures import Signature
-from processors.core.segmentation.virtual import Virtuals
+from processors.core.segmentation.selection.population import Population
+from processors.core.segmentation.virtual_addresses.services import ServiceKey, Services, ServiceView
+from processors.core.segmentation.virtual_addresses.signatures import Signature
+from processors.core.segmentation.virtual_addresses.virtual import Virtuals
 from schemas import addresses, names
 
 NAMED: Final = 20

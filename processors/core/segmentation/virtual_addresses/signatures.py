@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from processors.core.segmentation.address_sets import AddressSet, Ledger
-from processors.core.segmentation.members import Cohort, Workload
-from processors.core.segmentation.services import ServiceKey, ServiceView
+from processors.core.segmentation.selection.members import Cohort, Workload
+from processors.core.segmentation.virtual_addresses.services import ServiceKey, ServiceView
 from schemas import sets as set_names
 from schemas import verdict
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from processors.core.segmentation.address_sets import Ledger
-from processors.core.segmentation.services import NOTHING, ServiceKey, Services, ServiceView
-from processors.core.segmentation.signatures import HeldSet
+from processors.core.segmentation.virtual_addresses.services import NOTHING, ServiceKey, Services, ServiceView
+from processors.core.segmentation.virtual_addresses.signatures import HeldSet
 from schemas import sets
 from schemas.sets import SetKind
 

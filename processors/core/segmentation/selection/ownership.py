@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from processors.core.segmentation.members import Workload
+from processors.core.segmentation.selection.members import Workload
 
 
 class Owners:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from processors.core.segmentation.address_sets import AddressSet, Ledger
-from processors.core.segmentation.pods import NamedPort, PodView
-from processors.core.segmentation.selector_index import LabelIndex, SelectorIndex
-from processors.core.segmentation.selectors import LabelPairs, Selector
+from processors.core.segmentation.selection.pods import NamedPort, PodView
+from processors.core.segmentation.selection.selector_index import LabelIndex, SelectorIndex
+from processors.core.segmentation.selection.selectors import LabelPairs, Selector
 from schemas import sets
 from schemas.objects import Labels
 from schemas.programs import Mode

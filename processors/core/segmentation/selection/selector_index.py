@@ -7,7 +7,7 @@ Both file by the *rarest* label pair that a match requires, so a thousand unrela
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from processors.core.segmentation.selectors import Selector
+from processors.core.segmentation.selection.selectors import Selector
 
 T = TypeVar("T")
 Term = tuple[str, str | None]

@@ -9,12 +9,12 @@ addresses count as allowed, and so do its node's) makes an extra set, only where
 from collections.abc import Collection, Iterable, Iterator
 
 from processors.core.segmentation.address_sets import AddressSet, Ledger
-from processors.core.segmentation.fronts import Fronts, shift
-from processors.core.segmentation.members import Cohort, Workload
-from processors.core.segmentation.population import Population
-from processors.core.segmentation.reach import Reach
-from processors.core.segmentation.services import NOTHING, Door, ServiceKey, Services
-from processors.core.segmentation.signatures import HeldSet, Holder, Outcome, Signature
+from processors.core.segmentation.selection.members import Cohort, Workload
+from processors.core.segmentation.selection.population import Population
+from processors.core.segmentation.virtual_addresses.fronts import Fronts, shift
+from processors.core.segmentation.virtual_addresses.reach import Reach
+from processors.core.segmentation.virtual_addresses.services import NOTHING, Door, ServiceKey, Services
+from processors.core.segmentation.virtual_addresses.signatures import HeldSet, Holder, Outcome, Signature
 from schemas.programs import Direction
 from schemas.sets import SetKind
 

@@ -7,8 +7,8 @@ sides are filed under the ports of such rules.
 
 from collections.abc import Iterable
 
-from processors.core.segmentation.services import ServiceKey, ServiceView
-from processors.core.segmentation.signatures import Shape, Signature
+from processors.core.segmentation.virtual_addresses.services import ServiceKey, ServiceView
+from processors.core.segmentation.virtual_addresses.signatures import Shape, Signature
 
 
 class Reach:

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from processors.core.privileges import privileges
-from processors.core.segmentation.selectors import LabelPairs
+from processors.core.segmentation.selection.selectors import LabelPairs
 from schemas import addresses
 from schemas.addresses import PROTOCOLS
 from schemas.objects import Container, Pod

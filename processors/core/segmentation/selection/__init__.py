@@ -1,0 +1,1 @@
+"""Who is selected by what: Pods, label selectors, and the links between them."""

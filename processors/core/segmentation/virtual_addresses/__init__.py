@@ -1,0 +1,1 @@
+"""Virtual addresses: the Services behind them, and which of them an isolated Pod may reach."""
