@@ -10,8 +10,8 @@ from compose.image.building import image
 from compose.image.debian import Unobtainable
 from tests.components.kubernetes.cluster import Cluster
 from tests.components.presence import missing
-from tests.node.daemonset import DaemonSetStack
-from tests.node.stack import Stack
+from tests.node.fixtures.daemonset import DaemonSetStack
+from tests.node.fixtures.stack import Stack
 
 
 @pytest.fixture(scope="package")

@@ -12,9 +12,9 @@ from enforcers.runtimes.messages import message_type
 from tests.components.kubernetes.images import AGNHOST, PAUSE
 from tests.components.kubernetes.node import Node
 from tests.components.waiting import until
-from tests.node.pods import ctr
-from tests.node.shop import Shop, opened, pod
-from tests.node.stack import Stack
+from tests.node.fixtures.pods import ctr
+from tests.node.fixtures.shop import Shop, opened, pod
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(180)]
 

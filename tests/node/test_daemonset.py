@@ -5,10 +5,10 @@ import re
 import pytest
 import yaml
 
-from tests.node.daemonset import NAMESPACE, DaemonSetStack
-from tests.node.pods import netns_of, rules, sets
-from tests.node.shop import opened
-from tests.node.stack import MANIFESTS
+from tests.node.fixtures.daemonset import NAMESPACE, DaemonSetStack
+from tests.node.fixtures.pods import netns_of, rules, sets
+from tests.node.fixtures.shop import opened
+from tests.node.fixtures.stack import MANIFESTS
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]
 

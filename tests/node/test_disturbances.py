@@ -17,9 +17,9 @@ from streams.log import Record
 from streams.sqlite.sqlite_log import SqliteLogs
 from streams.topics import events
 from tests.components.waiting import until
-from tests.node.pods import netns_of, pod_state, rules, sets
-from tests.node.shop import opened, pod
-from tests.node.stack import Stack
+from tests.node.fixtures.pods import netns_of, pod_state, rules, sets
+from tests.node.fixtures.shop import opened, pod
+from tests.node.fixtures.stack import Stack
 from tests.producers.reading import fold, records
 from tests.producers.running import complete, kubelink
 

@@ -6,9 +6,9 @@ import pytest
 
 from schemas.status import DriftKind, Tampering
 from tests.components.waiting import until
-from tests.node.daemonset import DaemonSetStack
-from tests.node.pods import netns_of, pod_state, rules
-from tests.node.shop import opened, pod
+from tests.node.fixtures.daemonset import DaemonSetStack
+from tests.node.fixtures.pods import netns_of, pod_state, rules
+from tests.node.fixtures.shop import opened, pod
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(180)]
 

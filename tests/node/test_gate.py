@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from tests.components.waiting import until
-from tests.node.daemonset import DaemonSetStack
-from tests.node.shop import Shop, opened
-from tests.node.stack import MANIFESTS
+from tests.node.fixtures.daemonset import DaemonSetStack
+from tests.node.fixtures.shop import Shop, opened
+from tests.node.fixtures.stack import MANIFESTS
 from tests.node.test_new_pods import early, outcomes_of
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.node.serving import families, label, publish, reached, served_by, to
-from tests.node.shop import Shop, opened, pod
-from tests.node.stack import Stack
+from tests.node.fixtures.serving import families, label, publish, reached, served_by, to
+from tests.node.fixtures.shop import Shop, opened, pod
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(180)]
 

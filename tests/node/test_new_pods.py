@@ -15,9 +15,9 @@ from enforcers.runtimes.messages import message_type
 from tests.components.kubernetes.images import AGNHOST
 from tests.components.kubernetes.node import Node
 from tests.components.waiting import until
-from tests.node.commits import Commits
-from tests.node.shop import DENIED_SECONDS, Shop, opened
-from tests.node.stack import Stack
+from tests.node.fixtures.commits import Commits
+from tests.node.fixtures.shop import DENIED_SECONDS, Shop, opened
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.shop import Shop, opened
-from tests.node.stack import Stack
+from tests.node.fixtures.shop import Shop, opened
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.node.shop import opened
-from tests.node.stack import Stack
+from tests.node.fixtures.shop import opened
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(180)]
 

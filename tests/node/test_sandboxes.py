@@ -12,10 +12,10 @@ from schemas.status import PodState
 from tests.components.kubernetes.node import Node
 from tests.components.kubernetes.remains import cut_power
 from tests.components.waiting import until
-from tests.node.daemonset import DaemonSetStack
-from tests.node.pods import ctr, netns_of, pod_state, rules, running_sandbox
-from tests.node.shop import Shop, opened, pod
-from tests.node.stack import Stack
+from tests.node.fixtures.daemonset import DaemonSetStack
+from tests.node.fixtures.pods import ctr, netns_of, pod_state, rules, running_sandbox
+from tests.node.fixtures.shop import Shop, opened, pod
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]
 

@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from tests.components.waiting import until
-from tests.node.serving import (
+from tests.node.fixtures.serving import (
     caveats,
     families,
     label,
@@ -17,8 +17,8 @@ from tests.node.serving import (
     to,
     warnings,
 )
-from tests.node.shop import Shop, opened
-from tests.node.stack import Stack
+from tests.node.fixtures.shop import Shop, opened
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 import pytest
 
 from tests.components.waiting import until
-from tests.node.shop import opened, pod
-from tests.node.stack import Stack
+from tests.node.fixtures.shop import opened, pod
+from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(180)]
 
