@@ -134,11 +134,11 @@ def node_binaries() -> Path:
 
 @pytest.fixture(scope="session")
 def cluster(node_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A real two-node Kubernetes (kube-proxy by iptables); see `tests.components.kubernetes.cluster.Cluster`.
+    """A real two-node Kubernetes (kube-proxy by iptables, both families); see `tests.components.kubernetes.cluster`.
 
     ``await .kubectl(…)``, ``.apply(…)``, ``.inside(…)``, ``.nodes``, ``.control_plane``. Shared: use own namespaces.
     """
-    made = Cluster(tmp_path_factory.mktemp("cluster"), node_binaries)
+    made = Cluster(tmp_path_factory.mktemp("cluster"), node_binaries, ipv6=os.environ.get("CLUSTER") != "ipv4")
     asyncio.run(made.__aenter__())
     try:
         yield made

@@ -16,7 +16,7 @@ from tests.node.fixtures.stack import Stack
 
 @pytest.fixture(scope="package")
 def stack(cluster: Cluster, kafka_jars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """eastwest beside the cluster of IPv4, whose kube-proxy uses iptables."""
+    """eastwest beside the cluster whose kube-proxy uses iptables; its enforcers are processes."""
     made = Stack(cluster, tmp_path_factory.mktemp("stack"), kafka_jars_folder)
     asyncio.run(made.__aenter__())
     try:
@@ -35,14 +35,16 @@ def eastwest_image() -> Path:
 
 
 @pytest.fixture(scope="package")
-def dual_stack(
+def daemonset_stack(
     node_binaries: Path, kafka_jars_folder: Path, eastwest_image: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonSetStack]:
-    """A cluster of both families, whose kube-proxy uses nftables; its enforcers are Pods of the DaemonSet."""
-    cluster = Cluster(tmp_path_factory.mktemp("dual"), node_binaries, proxy_mode="nftables", ipv6=True)
+    """eastwest in a cluster whose kube-proxy uses nftables; its enforcers are Pods of the DaemonSet."""
+    cluster = Cluster(tmp_path_factory.mktemp("second"), node_binaries, proxy_mode="nftables", ipv6=True)
     asyncio.run(cluster.__aenter__())
     try:
-        made = DaemonSetStack(cluster, tmp_path_factory.mktemp("dual-stack"), kafka_jars_folder, image=eastwest_image)
+        made = DaemonSetStack(
+            cluster, tmp_path_factory.mktemp("daemonset-stack"), kafka_jars_folder, image=eastwest_image
+        )
         asyncio.run(made.__aenter__())
         try:
             yield made
@@ -52,8 +54,8 @@ def dual_stack(
         asyncio.run(cluster.down())
 
 
-@pytest.fixture(scope="package", params=["stack", "dual_stack"])
+@pytest.fixture(scope="package", params=["stack", "daemonset_stack"])
 def either_stack(request: pytest.FixtureRequest) -> Stack:
-    """One after the other, for what kube-proxy's mode or a second family could change."""
+    """One after the other, for what kube-proxy's mode, or how enforcers run, could change."""
     found: Stack = request.getfixturevalue(request.param)
     return found

@@ -23,17 +23,17 @@ EDITOR: Final[dict[str, Any]] = {
 
 
 async def test_what_a_container_changes_of_its_pods_rules_is_put_back_and_told_with_its_process(
-    dual_stack: DaemonSetStack,
+    daemonset_stack: DaemonSetStack,
 ):
-    node = dual_stack.cluster.nodes[0]
-    async with opened(dual_stack, "edited") as shop:
+    node = daemonset_stack.cluster.nodes[0]
+    async with opened(daemonset_stack, "edited") as shop:
         edited = pod("edited", shop.name, node.name, state="edited")
         edited["spec"]["containers"].append(EDITOR)
         only_friend = [{"from": [{"podSelector": {"matchLabels": {"role": "friend"}}}]}]
         await shop.cluster.apply(edited, shop.policy("edited", {"state": "edited"}, ingress=only_friend))
         await shop.ready()
-        await dual_stack.enforced()
-        place = await netns_of(dual_stack, shop, "edited")
+        await daemonset_stack.enforced()
+        place = await netns_of(daemonset_stack, shop, "edited")
         before = rules(place)
 
         for family, tool in ((4, "iptables-nft"), (6, "ip6tables-nft")):
@@ -42,7 +42,7 @@ async def test_what_a_container_changes_of_its_pods_rules_is_put_back_and_told_w
 
             async def put_back(family: int = family) -> Tampering:
                 where = (shop.name, "edited", f"mangle EW-IN-NEW (IPv{family})")
-                for each in (await dual_stack.cven(node.name)).tampering:
+                for each in (await daemonset_stack.cven(node.name)).tampering:
                     objects = {one.object for one in each.differences if one.kind is DriftKind.CHAIN}
                     if (each.namespace, each.name) == where[:2] and where[2] in objects and each.seconds is not None:
                         return each
@@ -57,8 +57,8 @@ async def test_what_a_container_changes_of_its_pods_rules_is_put_back_and_told_w
             told_to_auditors = f"{shop.name}/edited tampered with by {tool}["
 
             async def logged(words: str = told_to_auditors) -> bool:
-                return words in await dual_stack.eastwest("events", "--status", "--name", node.name)
+                return words in await daemonset_stack.eastwest("events", "--status", "--name", node.name)
 
             await until("the log of statuses to name it", logged, within_seconds=20)
 
-        assert await pod_state(dual_stack, shop, "edited") == "advisory"
+        assert await pod_state(daemonset_stack, shop, "edited") == "advisory"

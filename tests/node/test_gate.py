@@ -17,15 +17,15 @@ GATED = 6
 """At once; every other one is admitted where it connects to."""
 
 
-async def test_gated_pods_reach_at_first_try_whoever_admits_them_and_nobody_else(dual_stack: DaemonSetStack):
-    async with opened(dual_stack, "gated") as shop:
+async def test_gated_pods_reach_at_first_try_whoever_admits_them_and_nobody_else(daemonset_stack: DaemonSetStack):
+    async with opened(daemonset_stack, "gated") as shop:
         welcome = [{"from": [{"podSelector": {"matchLabels": {"welcome": "yes"}}}]}]
         to_web = [{"to": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]
         await shop.cluster.apply(
             shop.policy("web", {"app": "web"}, ingress=welcome),
             shop.policy("closed", {"early": "yes"}, egress=to_web),
         )
-        await dual_stack.enforced()
+        await daemonset_stack.enforced()
         target = f"{shop.address('web-2')}:8080"
         pods = [gated(early(shop, f"gated-{number}", target), welcome=number % 2 == 0) for number in range(GATED)]
         await shop.cluster.apply(*pods)

@@ -4,20 +4,16 @@ from typing import Any
 
 import pytest
 
+from tests.node.fixtures.serving import families
 from tests.node.fixtures.shop import Shop, opened
 from tests.node.fixtures.stack import Stack
 
 pytestmark = [pytest.mark.node, pytest.mark.kafka, pytest.mark.nats, pytest.mark.timeout(240)]
 
 
-async def test_policies_are_obeyed_step_by_step_with_iptables(stack: Stack):
-    async with opened(stack, "steps") as shop:
-        await steps(stack, shop)
-
-
-async def test_policies_are_obeyed_step_by_step_in_both_families_with_nftables_and_the_daemonset(dual_stack: Stack):
-    async with opened(dual_stack, "steps") as shop:
-        await steps(dual_stack, shop)
+async def test_policies_are_obeyed_step_by_step(either_stack: Stack):
+    async with opened(either_stack, "steps") as shop:
+        await steps(either_stack, shop)
 
 
 async def steps(stack: Stack, shop: Shop) -> None:
@@ -28,7 +24,7 @@ async def steps(stack: Stack, shop: Shop) -> None:
         if policies:
             await shop.cluster.apply(*policies)
         await stack.enforced()
-        for family in (4, 6) if shop.cluster.ipv6 else (4,):
+        for family in families(shop):
             shop.family = family
             await shop.obeys(table)
 

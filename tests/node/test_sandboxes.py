@@ -126,21 +126,21 @@ def static(shop: Shop) -> dict[str, Any]:
     return made
 
 
-async def test_a_node_that_is_drained_holds_no_program_and_takes_pods_again(dual_stack: DaemonSetStack):
-    async with opened(dual_stack, "drained") as shop:
+async def test_a_node_that_is_drained_holds_no_program_and_takes_pods_again(daemonset_stack: DaemonSetStack):
+    async with opened(daemonset_stack, "drained") as shop:
         node = shop.cluster.nodes[0]
         await shop.cluster.apply(shop.policy("web", {"app": "web"}, ingress=ONLY_FRIEND))
-        await dual_stack.enforced()
+        await daemonset_stack.enforced()
         drain = ("--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=60s")
         await shop.cluster.kubectl("drain", node.name, *drain)
         try:
-            await dual_stack.enforced()
-            left = {uid for on, uid in (await dual_stack.published()).programs if on == node.name}
+            await daemonset_stack.enforced()
+            left = {uid for on, uid in (await daemonset_stack.published()).programs if on == node.name}
             shops = {each["metadata"]["uid"] for each in shop.pods.values()}
             assert not left & shops
 
             async def forgotten() -> bool:  # the API forgets a Pod somewhat before its sandbox is gone
-                pods = json.loads(await dual_stack.on(node, "eastwest", "node", "pods", "-o", "json"))
+                pods = json.loads(await daemonset_stack.on(node, "eastwest", "node", "pods", "-o", "json"))
                 return not [each for each in pods if each["namespace"] in (shop.name, shop.other)]
 
             await until("the enforcer to let go of their sandboxes", forgotten, within_seconds=30)
@@ -150,7 +150,7 @@ async def test_a_node_that_is_drained_holds_no_program_and_takes_pods_again(dual
             pod("friend", shop.name, node.name, role="friend"), pod("other", shop.other, node.name, role="other")
         )
         await shop.ready()
-        await dual_stack.enforced()
+        await daemonset_stack.enforced()
         await shop.obeys("friend -> web-1:8080 web-2:8080\nstranger -x web-1:8080 web-2:8080")
 
 

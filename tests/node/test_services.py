@@ -29,14 +29,9 @@ WEB: Final = {"app": "web"}
 FRIEND: Final = {"role": "friend"}
 
 
-async def test_services_open_and_shut_as_what_is_behind_them_with_iptables(stack: Stack):
-    async with opened(stack, "fronts") as shop:
-        await fronts(stack, shop)
-
-
-async def test_services_open_and_shut_as_what_is_behind_them_in_both_families_with_nftables(dual_stack: Stack):
-    async with opened(dual_stack, "fronts") as shop:
-        await fronts(dual_stack, shop)
+async def test_services_open_and_shut_as_what_is_behind_them(either_stack: Stack):
+    async with opened(either_stack, "fronts") as shop:
+        await fronts(either_stack, shop)
 
 
 async def fronts(stack: Stack, shop: Shop) -> None:
