@@ -60,7 +60,8 @@ async def test_a_tightening_ends_what_it_forbids_and_nothing_else_until_it_is_al
 
         async def cuts() -> Counter[str]:
             said = (await either_stack.cven(shop.pods["friend"]["spec"]["nodeName"])).cuts
-            ours = [cut for cut in said if cut.pod == f"{shop.name}/friend" and f"{shop.name}/friend" in cut.policies]
+            ours = [cut for cut in said if cut.pod == f"{shop.name}/friend"]
+            assert all(cut.policies == (f"NetworkPolicy/{shop.name}/friend",) for cut in ours), ours
             return Counter(without_client(cut.connection) for cut in ours)
 
         await enforce(to(app="web"))
