@@ -15,7 +15,7 @@ MARK_SUBJECTS: Final = 1_000
 """A mark that covers more subjects names none: readers then check all they have."""
 
 
-class SetSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", gc=False):
+class SetSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", gc=False, omit_defaults=True):
     """All members of one part of a set. Replaces whatever the part held; published with a rollup of its subject."""
 
     ipv4: bytes
@@ -23,9 +23,11 @@ class SetSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", gc=
     ipv6: bytes
     digest: bytes
     """`schemas.sets.digest` of the part's members, 16 bytes, big-endian."""
+    released: bool = False
+    """As in `SetDelta`, of what the part held before."""
 
 
-class SetDelta(msgspec.Struct, frozen=True, kw_only=True, tag="delta", gc=False):
+class SetDelta(msgspec.Struct, frozen=True, kw_only=True, tag="delta", gc=False, omit_defaults=True):
     """What one part of a set gains and loses."""
 
     added_ipv4: bytes = b""
@@ -34,6 +36,9 @@ class SetDelta(msgspec.Struct, frozen=True, kw_only=True, tag="delta", gc=False)
     removed_ipv6: bytes = b""
     digest: bytes
     """Digest of the part *after* this delta."""
+    released: bool = False
+    """Whether all it removes goes because the Pods that owned these addresses gave them up: it is published before
+    anything of its revision is added, and has to be written so, too."""
 
 
 SetMessage = SetSnapshot | SetDelta
@@ -74,8 +79,9 @@ class SetChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     """What the policy fold returns for a batch of events: apply in this order.
 
-    Sets gain members, programs change, programs go, sets lose members, sets go: an address that moves between two
-    allowed sets is never shut out in between, and nothing is named before it exists.
+    Sets lose what was released, sets gain members, programs change, programs go, sets lose other members, sets go: a
+    Pod that moves between two allowed sets is never shut out in between, an address that changes owner is never in the
+    sets of both, and nothing is named before it exists.
     """
 
     sets: tuple[SetChange, ...] = ()
@@ -83,6 +89,8 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
     """New or changed, whole."""
     gone: tuple[tuple[str, str], ...] = ()
     """(node, uid) of programs that no longer exist."""
+    released: frozenset[bytes] = frozenset()
+    """Addresses that the Pod which owned them gave up, to another or to nobody."""
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.programs or self.gone)
@@ -98,7 +106,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node's policy reader learned. Apply in the order of `PolicyChange`: gains, programs, gone, losses."""
+    """What one node's policy reader learned. Apply in the order of `PolicyChange`: what was released is lost, gains,
+    programs, gone, other losses."""
 
     sets: tuple[SetChange, ...] = ()
     """Changes of the sets' effective membership; a set not heard of before comes with all its members, maybe none."""
@@ -106,6 +115,9 @@ class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """New or changed, whole. Every set they name is known by now."""
     gone: tuple[str, ...] = ()
     """Uids of programs that no longer exist."""
+    released: frozenset[bytes] = frozenset()
+    """Addresses that the Pod which owned them gave up, as far as sets of this node held them: whichever sets lost them
+    by now, lost them to that. None are named of what had to be fetched: a set that was read whole does not say why."""
     mark: Mark | None = None
     """Everything that *mark* covers for this node has been handed over, with this update at the latest."""
     complete: bool = False

@@ -92,6 +92,11 @@ def icmp_port(message_type: int) -> int:
     return message_type << 8
 
 
+def address_of(kind: SetKind, member: bytes) -> bytes:
+    """The address that *member* is about; of a block its network's."""
+    return member[: len(member) - EXTRA_BYTES[kind]]
+
+
 def here(member: bytes) -> bytes:
     """The tuple *member* at every address of the node that enforces."""
     return UNSPECIFIED[len(member) - EXTRA_BYTES[SetKind.TUPLES]] + member[-EXTRA_BYTES[SetKind.TUPLES] :]

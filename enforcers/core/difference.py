@@ -1,8 +1,11 @@
 """What has to be written so that a namespace holds what it should, in the order that is safe.
 
-    sets gain ─▶ chains and jumps (one transaction per family) ─▶ jumps elsewhere go ─▶ sets lose ─▶ sets go
+    sets lose what is another's by now ─▶ sets gain ─▶ chains and jumps (one transaction per family)
+        ─▶ jumps elsewhere go ─▶ sets lose ─▶ sets go
 
-Nothing is named before it exists, and nothing goes while it is named.
+Nothing is named before it exists, and nothing goes while it is named. A Pod that moves from one set to another is never
+shut out in between; an address that gets another owner is never in the sets of both. Which of the two it is, only who
+follows the policy from change to change is told: what is compared as a whole gains first.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,6 +85,8 @@ class Jump(msgspec.Struct, frozen=True):
 class Patch(msgspec.Struct, frozen=True):
     """What to write, in this order. Nothing at all where nothing differs."""
 
+    release: tuple[Membership, ...] = ()
+    """Addresses that their owners gave up: whoever has them now must not be taken for these."""
     create: tuple[Contents, ...] = ()
     replace: tuple[Contents, ...] = ()
     gain: tuple[Membership, ...] = ()
@@ -105,6 +110,7 @@ class Patch(msgspec.Struct, frozen=True):
     def followed_by(self, later: "Patch") -> "Patch":
         """Both as one, for whoever tells what was written."""
         return Patch(
+            release=self.release + later.release,
             create=self.create + later.create,
             replace=self.replace + later.replace,
             gain=self.gain + later.gain,
@@ -209,26 +215,34 @@ def advance(desired: Desired, known: Realized, sets: Sets) -> Patch:
     Raises `KeyError` as `compare` does.
     """
     families = desired.interface.families
+    release: list[Membership] = []
     create: list[Contents] = []
     replace: list[Contents] = []
     gain: list[Membership] = []
     lose: list[Membership] = []
     for identity in sorted(desired.sets):
         tracked, version = sets[identity], known.versions.get(identity)
+        if version == tracked.version:
+            continue
         step = tracked.since(version) if version is not None else None
         # Blocks hide one another (see `kernel_members`): what one of them does depends on the others.
-        if step is None or (kind(identity) is SetKind.BLOCKS and version != tracked.version):
+        if step is None or kind(identity) is SetKind.BLOCKS:
             chosen = create if version is None else replace
             chosen += [contents(identity, family, sets) for family in families]
             continue
         added, removed = kernel_members(identity, step.added), kernel_members(identity, step.removed)
+        released = removed & step.released
+        removed -= released
         for family in families:
+            if given_up := of_family(released, family):
+                release.append(Membership(identity, family, removed=tuple(given_up)))
             if gains := of_family(added, family):
                 gain.append(Membership(identity, family, added=tuple(gains)))
             if losses := of_family(removed, family):
                 lose.append(Membership(identity, family, removed=tuple(losses)))
     surplus = sorted(known.versions.keys() - desired.sets)
     return Patch(
+        release=tuple(release),
         create=tuple(create),
         replace=tuple(replace),
         gain=tuple(gain),

@@ -4,7 +4,7 @@ Members live once per node, however many Pods name a set. Each set numbers its c
 at number 41 needs only the changes since, not a comparison of everything.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Set
 from typing import Final
 
@@ -17,9 +17,47 @@ from schemas.sets import SetKind
 
 REMEMBERED: Final = 64
 """Changes per set that can be applied one after the other; a Pod further behind is compared as a whole."""
+RELEASES: Final = 1 << 16
+"""Addresses whose release is remembered, some 10 MB. Of older ones it is not known any more, and sets gain first: to
+take all that is lost for released would shut out every Pod that was only relabelled."""
 
 
 class Step(msgspec.Struct, frozen=True):
+    added: frozenset[bytes]
+    removed: frozenset[bytes]
+    released: frozenset[bytes] = frozenset()
+    """Those of *removed* whose address its owner has given up, in that moment or later: whoever has it now is another
+    one. Where it only moved to another set its owner is the same."""
+
+
+class Releases:
+    """When addresses were given up by their owners, by the number of the update that told so.
+
+    Kept for a whole node: what a set lost when its Pod was relabelled may be given up while it is in another set, and
+    be another Pod's by the time that a kernel follows.
+    """
+
+    def __init__(self) -> None:
+        self.update = 0
+        """Number of the newest update."""
+        self._newest: OrderedDict[bytes, int] = OrderedDict()
+
+    def tell(self, released: Iterable[bytes]) -> None:
+        """The next update begins, and tells that the addresses *released* were given up."""
+        self.update += 1
+        for address in released:
+            self._newest[address] = self.update
+            self._newest.move_to_end(address)
+        while len(self._newest) > RELEASES:
+            self._newest.popitem(last=False)
+
+    def since(self, update: int, address: bytes) -> bool:
+        """Whether *address* was given up in *update* or later."""
+        return self._newest.get(address, -1) >= update
+
+
+class _Change(msgspec.Struct, frozen=True):
+    update: int
     added: frozenset[bytes]
     removed: frozenset[bytes]
 
@@ -27,11 +65,14 @@ class Step(msgspec.Struct, frozen=True):
 class TrackedSet:
     """The members of one set, and how they came to be what they are."""
 
-    def __init__(self, members: Iterable[bytes] = (), *, first_version: int = 0) -> None:
+    def __init__(
+        self, members: Iterable[bytes] = (), *, first_version: int = 0, releases: Releases | None = None
+    ) -> None:
         self.members = set(members)
         self.version = first_version
         """Number of the newest change."""
-        self._steps: deque[Step] = deque(maxlen=REMEMBERED)
+        self._releases = releases or Releases()
+        self._changes: deque[_Change] = deque(maxlen=REMEMBERED)
 
     @property
     def told(self) -> Set[bytes]:
@@ -46,21 +87,27 @@ class TrackedSet:
             return False
         self.members |= gains
         self.members -= losses
-        self._steps.append(Step(gains, losses))
+        self._changes.append(_Change(self._releases.update, gains, losses))
         self.version += 1
         return True
 
     def since(self, version: int) -> Step | None:
         """The net change since *version*; ``None``: too long ago to know."""
         count = self.version - version
-        if not 0 <= count <= len(self._steps):
+        if not 0 <= count <= len(self._changes):
             return None
-        return _net(list(self._steps)[len(self._steps) - count :])
+        added, lost = _net(list(self._changes)[len(self._changes) - count :])
+        released = (each for each, update in lost.items() if self._releases.since(update, self._address_of(each)))
+        return Step(added, frozenset(lost), frozenset(released))
 
     def at(self, version: int) -> frozenset[bytes] | None:
         """The members as they were at *version*; ``None``: too long ago to know."""
         step = self.since(version)
         return None if step is None else frozenset((self.members - step.added) | step.removed)
+
+    def _address_of(self, member: bytes) -> bytes:
+        """Of a block, which is nobody's, something that is no address."""
+        return member
 
 
 class TupleSet(TrackedSet):
@@ -69,8 +116,10 @@ class TupleSet(TrackedSet):
     A change of a tuple, or of an address, costs no more than the members that it makes or ends.
     """
 
-    def __init__(self, node: frozenset[bytes] = frozenset(), *, first_version: int = 0) -> None:
-        super().__init__(first_version=first_version)
+    def __init__(
+        self, node: frozenset[bytes] = frozenset(), *, first_version: int = 0, releases: Releases | None = None
+    ) -> None:
+        super().__init__(first_version=first_version, releases=releases)
         self._node = node
         self._told: set[bytes] = set()
 
@@ -99,6 +148,9 @@ class TupleSet(TrackedSet):
             present[self._is_meant(member)].add(member)
         return super().change(present[True], present[False])
 
+    def _address_of(self, member: bytes) -> bytes:
+        return sets.address_of(SetKind.TUPLES, member)
+
     def _meant(self, told: bytes) -> Iterable[bytes]:
         return _at(told, self._node) if told == sets.here(told) else (told,)
 
@@ -113,21 +165,22 @@ def _at(member: bytes, node: Iterable[bytes]) -> Iterator[bytes]:
     return (sets.endpoint(each, protocol, port) for each in node if len(each) == len(address))
 
 
-def _net(steps: Iterable[Step]) -> Step:
-    """What several changes come to: the last word about each member, where it differs from the first state."""
+def _net(changes: Iterable[_Change]) -> tuple[frozenset[bytes], dict[bytes, int]]:
+    """What several changes come to, where the last word about a member differs from the first state.
+
+    Returns what is added, and what is lost with the number of the update that took it away.
+    """
     first: dict[bytes, bool] = {}
-    last: dict[bytes, bool] = {}
-    for step in steps:
-        for member in step.added:
+    last: dict[bytes, int | None] = {}  # when it was lost; there is no such time for what is there
+    for change in changes:
+        for member in change.added:
             first.setdefault(member, False)
-            last[member] = True
-        for member in step.removed:
+            last[member] = None
+        for member in change.removed:
             first.setdefault(member, True)
-            last[member] = False
-    return Step(
-        added=frozenset(member for member, present in last.items() if present and not first[member]),
-        removed=frozenset(member for member, present in last.items() if not present and first[member]),
-    )
+            last[member] = change.update
+    added = frozenset(member for member, lost in last.items() if lost is None and not first[member])
+    return added, {member: lost for member, lost in last.items() if lost is not None and first[member]}
 
 
 class NodeState:
@@ -139,6 +192,7 @@ class NodeState:
         self.sets: dict[str, TrackedSet] = {}
         self.complete = False
         """Whether all there is has been told once; before, nothing may be written."""
+        self._releases = Releases()
         self._naming: dict[str, set[str]] = {}  # set id → uids of programs
         self._addresses: frozenset[bytes] = frozenset()
         self._created = 0
@@ -147,6 +201,7 @@ class NodeState:
     def apply(self, update: NodeUpdate) -> set[str]:
         """Take in *update*; return the uids of Pods whose kernel may have to change."""
         dirty: set[str] = set()
+        self._releases.tell(update.released)
         if update.complete:
             told = {_runtime_id(program) for program in update.programs}
             for uid in self.programs.keys() - told:
@@ -198,8 +253,11 @@ class NodeState:
         """Numbers begin far behind those of a set of the same name before: a Pod that lags never mistakes them."""
         self._created += 1
         version = self._created << 32
-        tuples = sets.kind_of(identity) is SetKind.TUPLES
-        tracked = TupleSet(self._addresses, first_version=version) if tuples else TrackedSet(first_version=version)
+        tracked = (
+            TupleSet(self._addresses, first_version=version, releases=self._releases)
+            if sets.kind_of(identity) is SetKind.TUPLES
+            else TrackedSet(first_version=version, releases=self._releases)
+        )
         self.sets[identity] = tracked
         return tracked
 

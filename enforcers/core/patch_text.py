@@ -17,8 +17,8 @@ def describe(patch: Patch) -> str:
 
 def describe_parts(patch: Patch) -> Iterator[str]:
     """The parts of `describe`."""
-    gained = sum(len(each.added) for each in patch.gain) + sum(len(each.added) for each in patch.lose)
-    lost = sum(len(each.removed) for each in patch.gain) + sum(len(each.removed) for each in patch.lose)
+    changes = (*patch.release, *patch.gain, *patch.lose)
+    gained, lost = sum(len(each.added) for each in changes), sum(len(each.removed) for each in changes)
     if gained or lost:
         yield " ".join([*([f"+{gained}"] if gained else []), *([f"-{lost}"] if lost else []), "members"])
     for count, what in ((len(patch.create), "made"), (len(patch.replace), "replaced"), (len(patch.destroy), "removed")):

@@ -33,6 +33,7 @@ def _read(namespace: Path) -> tuple[RulesRead, Mapping[Family, Sequence[str]]]:
 
 async def write(namespace: Path, patch: Patch, sets: SetBackend, chains: ChainBackend) -> None:
     """Write *patch*, in its order. Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`: part is written then."""
+    await sets.change(patch.release)
     await sets.create(patch.create)
     await sets.replace(patch.replace)
     await sets.change(patch.gain)

@@ -164,7 +164,8 @@ class PolicyFold:
         self._virtuals.settle(before, self._node_addresses)
         self._node_addresses = set()
         programs, gone, touched = self._program()
-        change = PolicyChange(sets=self._ledger.settle(), programs=programs, gone=gone)
+        released = self._population.released
+        change = PolicyChange(sets=self._ledger.settle(), programs=programs, gone=gone, released=released)
         self._population.sweep()
         return Step(change, touched, self._virtuals.noticed)
 

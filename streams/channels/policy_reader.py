@@ -109,6 +109,8 @@ class PolicyReader:
                 await self._bus.unsubscribe(subscription)
 
     async def _on_message(self, message: Msg) -> None:
+        """Never waits. Handlers of different subscriptions are in no order; but so, whenever the reader looks, all that
+        the server sent before anything in the inbox is there too: no gain without the loss that was sent before it."""
         self._inbox.append(message)
         self._arrived.set()
 

@@ -62,6 +62,7 @@ class NodeView:
         self._kept: Counter[str] = Counter()
         """How many of *_handed* do."""
         self._sequences: dict[str, int] = {}
+        self._released: set[bytes] = set()
         self._dirty: set[str] = set()
         self._suspects: set[str] = set()
         """Uids that the last complete read did not show; gone as soon as a mark proves that the read was of all."""
@@ -102,6 +103,8 @@ class NodeView:
             identity, _, part = rest.partition(".")
             if known := self.sets.get(identity):
                 known.live(part, sequence, last, payload)
+                self._released |= known.released
+                known.released.clear()
         elif head == "fence" and sequence > self._fence:
             self.forget()
             self._fence = self.newest = sequence
@@ -247,9 +250,12 @@ class NodeView:
         changed = sorted(self._handed if complete else dirty & self._handed.keys())
         programs = tuple(self._handed[uid] for uid in changed)
         sets = (*self._changed_sets(everything=complete), *self._unnamed_sets())
-        if not (sets or programs or gone or mark):
+        released, self._released = frozenset(self._released), set()
+        if not (sets or programs or gone or mark or released):
             return None
-        return NodeUpdate(sets=sets, programs=programs, gone=tuple(gone), mark=mark, complete=complete)
+        return NodeUpdate(
+            sets=sets, programs=programs, gone=tuple(gone), released=released, mark=mark, complete=complete
+        )
 
     def _earned_mark(self) -> Mark | None:
         """The newest of the marks in front that lack nothing; none while completeness is owed and not proven."""

@@ -134,18 +134,19 @@ def whole(parts: Iterable[PartName]) -> bool:
     return any(number == 1 << bits for bits, number in count.items())
 
 
-def snapshot(part: Part) -> SetSnapshot:
+def snapshot(part: Part, *, released: bool = False) -> SetSnapshot:
     return SetSnapshot(
         ipv4=pack_members(part.members, 4),
         ipv6=pack_members(part.members, 6),
         digest=part.digest.to_bytes(DIGEST_BYTES, "big"),
+        released=released,
     )
 
 
-def advance(part: Part, added: set[bytes], removed: set[bytes]) -> SetMessage:
+def advance(part: Part, added: set[bytes], removed: set[bytes], *, released: bool = False) -> SetMessage:
     """Change *part* and return the message that says so: a delta, or a snapshot where its deltas outweigh it.
 
-    *added* is not in the part yet, *removed* is.
+    *added* is not in the part yet, *removed* is; *released* as in `SetDelta`.
     """
     part.members |= added
     part.members -= removed
@@ -153,13 +154,14 @@ def advance(part: Part, added: set[bytes], removed: set[bytes]) -> SetMessage:
     part.changed += len(added) + len(removed)
     if part.changed >= LEAST_ROLLED_UP and part.changed > len(part.members):
         part.changed = 0
-        return snapshot(part)
+        return snapshot(part, released=released)
     return SetDelta(
         added_ipv4=pack_members(added, 4),
         added_ipv6=pack_members(added, 6),
         removed_ipv4=pack_members(removed, 4),
         removed_ipv6=pack_members(removed, 6),
         digest=part.digest.to_bytes(DIGEST_BYTES, "big"),
+        released=released,
     )
 
 

@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from schemas.names import from_token, token
-from schemas.policy import PART_MEMBERS, Policy, PolicyChange, SetMessage, SetSnapshot, encode_set_message
+from schemas.policy import PART_MEMBERS, Policy, PolicyChange, SetChange, SetMessage, SetSnapshot, encode_set_message
 from schemas.programs import Program, decode_program, encode_program
-from schemas.sets import kind_of
+from schemas.sets import address_of, kind_of
 from schemas.unreadable import UNREADABLE
 from streams.core.parts import (
     Part,
@@ -88,10 +88,10 @@ class PublishedSet:
             return self.create(self.members | members)
         return [self._message(index, advance(self.parts[index], gained, set())) for index, gained in gains.items()]
 
-    def remove(self, members: frozenset[bytes]) -> list[Outgoing]:
-        """One message for each part that loses."""
+    def remove(self, members: frozenset[bytes], *, released: bool = False) -> list[Outgoing]:
+        """One message for each part that loses; *released* as in `SetDelta`."""
         return [
-            self._message(index, advance(self.parts[index], set(), lost))
+            self._message(index, advance(self.parts[index], set(), lost, released=released))
             for index, found in sorted(cut(members, self.bits).items())
             if (lost := found & self.parts[index].members)
         ]
@@ -127,7 +127,7 @@ class Publication:
         *revision* is what they and all before make complete. Raises `ProgramTooLarge` before it changes anything.
         """
         programs = [self._program_message(program, revision) for program in change.programs]
-        out: list[Outgoing] = []
+        out = [message for wanted in change.sets for message in self._release(wanted, change.released)]
         for wanted in change.sets:
             if wanted.gone:
                 continue
@@ -154,6 +154,12 @@ class Publication:
             out += (Outgoing(subject, headers=GONE) for subject in sorted(self.debris - written))
             self.debris.clear()
         return out
+
+    def _release(self, wanted: SetChange, released: frozenset[bytes]) -> list[Outgoing]:
+        """What a set loses of the addresses *released*."""
+        known, kind = self.sets.get(wanted.id), kind_of(wanted.id)
+        lost = frozenset(member for member in wanted.removed if address_of(kind, member) in released)
+        return known.remove(lost, released=True) if known and lost else []
 
     def _program_message(self, program: Program, revision: int) -> Outgoing:
         payload = encode_program(msgspec.structs.replace(program, revision=revision))

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from schemas.policy import SetChange, SetDelta
-from schemas.sets import kind_of
+from schemas.sets import address_of, kind_of
 from streams.core.parts import Part, PartName, Stored, Unreadable, apply, change_of, fold, read_message, whole
 
 EVERY_PART: Final = "*"
@@ -25,6 +25,8 @@ class SetView:
         """Whole at least once; from then on *parts* is what stands."""
         self.handed = False
         """The receiver has heard of this set."""
+        self.released: set[bytes] = set()
+        """Addresses that messages said to be given up, until someone takes them away."""
         self._gained: set[bytes] = set()
         self._lost: set[bytes] = set()
 
@@ -75,6 +77,8 @@ class SetView:
         apply(part, message, added, removed)
         part.sequence = sequence
         self.parts[name] = part
+        if message.released:  # of a snapshot behind a gap too much may count: rather shut than open to two owners
+            self.released.update(address_of(self.kind, member) for member in removed)
         self._note(part, added, removed)
 
     def _drop(self, name: PartName) -> None:

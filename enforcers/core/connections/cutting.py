@@ -34,7 +34,7 @@ def describe(connection: Connection) -> str:
 
 def may_tighten(patch: Patch, program: Program | None) -> bool:
     """Whether *patch* may forbid a connection that was allowed. Peers that a set gains only open."""
-    if patch.writes_rules or patch.replace or patch.lose:
+    if patch.writes_rules or patch.replace or patch.release or patch.lose:
         return True
     virtual = program.egress.virtual if program is not None and program.egress is not None else None
     closing = (virtual.addresses, virtual.ports) if virtual is not None else ()

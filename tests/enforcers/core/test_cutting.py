@@ -90,6 +90,7 @@ def test_what_the_pod_itself_translates_on_its_way_out_is_judged_as_it_leaves():
     [
         (Patch(gain=(Membership(PEERS, 4, added=(OTHER,)),)), False),
         (Patch(lose=(Membership(PEERS, 4, removed=(OTHER,)),)), True),
+        (Patch(release=(Membership(PEERS, 4, removed=(OTHER,)),)), True),
         (Patch(gain=(Membership(BLOCKS, 4, added=(OTHER + b"\x20\1",)),)), True),
         (Patch(gain=(Membership(VIRTUAL.addresses, 4, added=(OTHER,)),)), True),
         (Patch(gain=(Membership(VIRTUAL.allowed[0], 4, added=(OTHER + b"\6\0\x50",)),)), False),

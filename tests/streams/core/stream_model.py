@@ -1,5 +1,7 @@
 """A policy stream without a server: what is stored, what is republished, what a read would find."""
 
+import msgspec
+
 from schemas.policy import Policy, encode_mark
 from streams.core.difference import difference
 from streams.core.marking import Marking
@@ -43,9 +45,20 @@ class StreamModel:
         self.last[message.subject] = self.sequence
         return self.sequence
 
-    def publish(self, desired: Policy, revision: int, *, crash_after: int | None = None) -> None:
-        """Publish the difference and its mark; or only the first *crash_after* messages, as an owner that dies."""
-        messages = self.publication.plan(difference(desired, self.published))
+    def publish(
+        self,
+        desired: Policy,
+        revision: int,
+        *,
+        released: frozenset[bytes] = frozenset(),
+        crash_after: int | None = None,
+    ) -> None:
+        """Publish the difference and its mark; or only the first *crash_after* messages, as an owner that dies.
+
+        Of what sets lose, the addresses *released* were given up.
+        """
+        change = msgspec.structs.replace(difference(desired, self.published), released=released)
+        messages = self.publication.plan(change)
         opened = self.marking.sent(revision, "", len(messages))
         for message in messages[:crash_after]:
             self.marking.acknowledge(opened, message.subject, self._store(message))

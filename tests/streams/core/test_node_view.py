@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.policy import Policy
+from schemas.policy import Policy, SetSnapshot, decode_set_message
 from schemas.programs import Direction, Program, Rule
 from schemas.sets import SetKind, set_id
 from streams.core.node_view import NodeView
@@ -102,7 +102,8 @@ def test_loss_reordering_and_repetition_end_in_the_owners_state(data):
             model.publish(data.draw(policies(model.desired)), revision, crash_after=data.draw(st.integers(0, 5)))
             model.take_over()
         elif what == "publish" or model.marking.last is None:
-            model.publish(data.draw(policies(model.desired)), revision)
+            released = data.draw(st.sampled_from([frozenset(), frozenset(MEMBERS[::2]), frozenset(MEMBERS)]))
+            model.publish(data.draw(policies(model.desired)), revision, released=released)
         else:
             model.heartbeat()
         sent, model.live = model.live, []
@@ -126,3 +127,77 @@ def test_loss_reordering_and_repetition_end_in_the_owners_state(data):
     assert receiver.mark.revision == revision + 1
     assert (receiver.programs, receiver.sets) == expected(last)
     assert receiver.completes
+
+
+def in_step(model):
+    """A view that is in step with *model*."""
+    view = NodeView(NODE)
+    settle(model, view, Receiver())
+    model.live.clear()
+    return view
+
+
+def both(first, second):
+    return Policy(programs={(NODE, "u1"): program("u1", SETS[:2])}, sets={SETS[0]: first, SETS[1]: second})
+
+
+def test_what_was_given_up_is_told_before_anything_is_gained_and_with_the_loss():
+    one, two, three = (frozenset({member}) for member in MEMBERS[:3])
+    model = StreamModel()
+    model.publish(both(one | three, two), 1)
+    view = in_step(model)
+
+    model.publish(both(two, one | two), 2, released=one)  # one changes hands, three goes otherwise
+
+    told = []
+    for message in model.live:
+        view.live(*message)
+        if update := view.take():
+            told.append((update.released, {(change.id, change.added, change.removed) for change in update.sets}))
+    assert told == [
+        (one, {(SETS[0], frozenset(), one)}),
+        (frozenset(), {(SETS[0], two, frozenset())}),
+        (frozenset(), {(SETS[1], one, frozenset())}),
+        (frozenset(), {(SETS[0], frozenset(), three)}),
+        (frozenset(), set()),
+    ]
+
+
+def test_what_was_given_up_is_told_also_where_no_set_changes_by_it():
+    """The address may have left another set before, which no kernel follows yet."""
+    it = frozenset(MEMBERS[:1])
+    model = StreamModel()
+    model.publish(both(it, frozenset()), 1)
+    view = in_step(model)
+    model.publish(both(frozenset(), it), 2)
+    model.publish(both(frozenset(), frozenset()), 3, released=it)
+
+    for message in model.live:
+        if message[0] == "mark":
+            continue
+        view.live(*message)
+    update = view.take()
+    assert update.released == it
+    assert [(change.id, change.added, change.removed) for change in update.sets] == [(SETS[0], frozenset(), it)]
+
+
+def test_what_is_fetched_does_not_say_why_it_went():
+    it = frozenset(MEMBERS[:1])
+    model = StreamModel()
+    model.publish(both(it, frozenset()), 1)
+    view = in_step(model)
+    model.publish(both(frozenset(), it), 2, released=it)
+    view.forget()
+    model.serve(view, NODE)
+    assert view.take().released == frozenset()
+
+
+def test_a_part_that_is_published_anew_says_it_too():
+    many = frozenset(MEMBERS[:100])
+    model = StreamModel()
+    model.publish(both(many, frozenset()), 1)
+    view = in_step(model)
+    model.publish(both(frozenset(), frozenset()), 2, released=many)
+    assert isinstance(decode_set_message(model.live[0][3]), SetSnapshot)
+    view.live(*model.live[0])
+    assert view.take().released == many

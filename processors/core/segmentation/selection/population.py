@@ -24,6 +24,9 @@ from processors.core.segmentation.selection.selectors import Selector
 from schemas.objects import Labels
 from schemas.programs import Mode
 
+PodId = tuple[str, ...]
+"""Namespace, name and uid."""
+
 
 class Population:
     """All namespaces, Pods and selections."""
@@ -40,6 +43,7 @@ class Population:
         """Pods that may own other addresses since this batch."""
         self.moved: dict[tuple[bytes, Cohort], None] = {}
         """Addresses that joined, left or changed node in a cohort in this batch."""
+        self._former: dict[bytes, PodId] = {}  # who owned an address first, of those that were taken in this batch
         self._ledger = ledger
         self._mode_of = mode_of
         self._places: dict[str, Place] = {}
@@ -54,6 +58,16 @@ class Population:
     def empty(self) -> bool:
         """Whether nothing is remembered at all."""
         return not (self.workloads or self._places or self._scopes or len(self.owners))
+
+    @property
+    def released(self) -> frozenset[bytes]:
+        """Addresses that a Pod owned before and does not own any more since this batch, whoever does now.
+
+        One that only leaves or joins selections, since its Pod's labels or a policy changed, is not among them.
+        """
+        return frozenset(
+            address for address, former in self._former.items() if _id_of(self.owners.get(address)) != former
+        )
 
     # --- namespaces --------------------------------------------------------------------------------------------------
 
@@ -217,6 +231,7 @@ class Population:
     def _take_from(self, owner: Workload | None, address: bytes) -> None:
         if owner is None or owner.cohort is None:
             return
+        self._former.setdefault(address, _id_of(owner))
         owner.owned.discard(address)
         self.readdressed[owner] = None
         self.moved[address, owner.cohort] = None
@@ -253,6 +268,7 @@ class Population:
                 self._places.pop(place.name, None)
         for batch in (self._left, self._unused, self._quiet, self.dirty, self.changed, self.readdressed, self.moved):
             batch.clear()
+        self._former.clear()
 
     def _drop(self, selection: Selection) -> None:
         scope = selection.scope
@@ -275,6 +291,11 @@ class Population:
 def _kind(view: PodView) -> tuple[object, ...]:
     """Equal for Pods that no policy can tell apart."""
     return view.namespace, view.subject, view.labels, view.ports
+
+
+def _id_of(workload: Workload | None) -> PodId:
+    """Which Pod *workload* is: another one of the same name has another uid. Of nobody: empty."""
+    return (workload.view.namespace, workload.view.name, workload.view.uid) if workload is not None else ()
 
 
 def _add(selection: Selection, cohort: Cohort, address: bytes) -> None:
