@@ -23,6 +23,7 @@ from enforcers.core.difference import (
 )
 from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.observation import Observed
+from enforcers.core.set_rendering import readable
 from enforcers.kernel import namespaces, tables
 from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
@@ -119,7 +120,7 @@ class PodEnforcement:
     async def _realize(self, program: Program | None, sets: Sets) -> Patch:
         desired = await self._desire(program)
         known = self._realized
-        observed = None if known else await self._observe()
+        observed = None if known else await self._observe(desired, sets)
         if observed is not None:  # whoever wrote what is there may have ended before it judged the connections
             self.audit_due = bool(desired.sets)
         self._ground = self.connections.ground(self.sandbox, program, sets) if program and desired.sets else None
@@ -175,8 +176,8 @@ class PodEnforcement:
         self.connections.adopted(self.sandbox, judged)
         return patch
 
-    async def _observe(self) -> Observed:
-        observed = await tables.observe(self.sandbox.netns, self._set_backend)
+    async def _observe(self, desired: Desired, sets: Sets) -> Observed:
+        observed = await tables.observe(self.sandbox.netns, self._set_backend, readable(desired.sets, sets))
         self._take_legacy(observed.problems)
         return replace(observed, tables=self.read_back.suspicious(observed.tables))
 
@@ -189,7 +190,7 @@ class PodEnforcement:
         """Write and return what differs from what was *observed*, or else from what was realized."""
         doubts = self._doubts
         if observed is None and self._realized is None:  # doubted since
-            observed = await self._observe()
+            observed = await self._observe(desired, sets)
         if observed is not None:
             patch = compare(desired, observed, sets)
         else:
@@ -256,7 +257,8 @@ class PodEnforcement:
         if interface and (moved := await asyncio.to_thread(of_links, self.sandbox, interface)):
             differences.append(moved)
         if isinstance(self._set_backend, NetlinkSets):
-            unknown, found = await self._netlink.use(lambda netlink: self.read_back.read_sets(netlink, known.versions))
+            limits, read = readable(known.versions, sets), self.read_back.read_sets
+            unknown, found = await self._netlink.use(lambda netlink: read(netlink, known.versions, limits))
         else:  # it was chosen since listings by netlink cannot be trusted here
             unknown, found = list(known.versions), await self._set_backend.read()
         members = {identity: sets[identity].at(known.versions[identity]) for identity in unknown if identity in sets}
