@@ -176,14 +176,18 @@ def kept_below(limit: int) -> Iterator[None]:
         tracemalloc.stop()
 
 
-async def test_more_rules_than_anybody_can_keep_are_an_error_of_their_pod_and_rules_stand(world, monkeypatch):
-    monkeypatch.setattr(kernel_sockets, "MOST_LISTED", 100)
+@pytest.mark.parametrize(("limit", "most"), [("MOST_LISTED", 100), ("MOST_LISTED_BYTES", 40_000)])
+async def test_more_rules_than_anybody_can_keep_are_an_error_of_their_pod_and_rules_stand(
+    world, monkeypatch, limit, most
+):
+    monkeypatch.setattr(kernel_sockets, limit, most)
     world.listen("web", 80)
     pod = await enforced(world, ALLOW, sets(clients=both("a")))
-    flood = "".join(f"-A OUTPUT -d 10.9.0.{number} -j ACCEPT\n" for number in range(101))
+    words = f"-m comment --comment {'x' * 200} -j ACCEPT"
+    flood = "".join(f"-A OUTPUT -d 10.9.0.{number} {words}\n" for number in range(101))
     world.command("web", "iptables-nft-restore", "--noflush", text=f"*mangle\n{flood}COMMIT\n")
 
-    with pytest.raises(NetlinkRefused, match="more than 100"):
+    with pytest.raises(NetlinkRefused, match=f"more than {most}|over {most}"):
         await pod.look(sets(clients=both("a")))
     await pod.audit()
 
