@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from enforcers.kernel import tables
+from enforcers.kernel.connections import conntrack
+from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP
 from schemas.programs import PortRange
 from tests.enforcers.pod_world import (
@@ -69,6 +71,26 @@ async def test_a_tightening_cuts_exactly_what_it_no_longer_allows_also_where_the
     server = pairs["a"][1]
     server.settimeout(5)
     assert server.recv(64) == b"asked again"  # allowing again resumes it
+
+
+async def test_more_connections_than_are_had_in_hand_at_a_time_are_cut_piece_by_piece(world, monkeypatch):
+    monkeypatch.setattr(conntrack, "PIECE", 2)
+    told: list[int] = []
+    pod, members = pod_of(world, cut=lambda _, cuts: told.append(len(cuts))), sets(clients=both("a"))
+    await pod.realize(ALLOW, members)
+    listener = world.listen("web", 80)
+    pairs = [(world.connect("a", "web", 80), world.accept(listener)) for _ in range(5)]
+
+    members[CLIENTS].change((), both("a"))
+    await pod.realize(ALLOW, members)
+    await pod.audit()
+
+    assert sum(told) == 5
+    assert max(told) == 2
+    assert not any(passes(client, server) for client, server in pairs)
+    await pod.realize(None, members)
+    with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
+        assert conntrack.marked(netlink, 0) == []
 
 
 async def test_a_syn_from_the_port_of_a_cut_connection_is_judged_anew(world):
