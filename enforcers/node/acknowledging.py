@@ -118,7 +118,6 @@ class Acknowledging:
             await pod.audit()
         except TROUBLE as error:
             node.fail(uid, pod, error)
-            pod.audit_due = True
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, node.mark_dirty, [uid])
         finally:
             del self._judging[pod]

@@ -312,8 +312,9 @@ class PodEnforcement:
         async with self._turn:
             if self._realized is None or self._ground is None:
                 return []
-            self.audit_due = False
-            return await self.connections.audit(self._ground)
+            cuts = await self.connections.audit(self._ground)
+            self.audit_due = False  # not before: whoever asks meanwhile whether it is done has to wait
+            return cuts
 
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""
