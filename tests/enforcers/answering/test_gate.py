@@ -71,6 +71,16 @@ async def test_the_nodes_own_network_has_nothing_to_wait_for(gates):
         await gates.answers("an answer to the node", PodState.HOST_NETWORK, name="node")
 
 
+async def test_an_answer_is_about_the_newest_pod_that_has_the_address(gates):
+    idle = msgspec.structs.replace(known(program()), uid="uid-old", name="old", mode=Mode.IDLE)
+    web, netns = gates.world.sandbox(), gates.world.path("b")
+    old = msgspec.structs.replace(web, uid="uid-old", name="old", netns=netns, created_at=1.0)
+    gates.runtime.tell([old, msgspec.structs.replace(web, created_at=2.0)])
+    async with gates.enforcing():
+        await gates.publish(1, idle)
+        assert (await gates.answers("its own program to be missed", "no program is published")).pod == "shop/web"
+
+
 async def test_a_static_pod_is_known_by_the_id_that_its_runtime_gives_it(gates):
     mirrored = msgspec.structs.replace(known(), uid="uid-api", mirror="uid-web")
     async with gates.enforcing():
