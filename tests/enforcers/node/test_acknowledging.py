@@ -116,6 +116,31 @@ async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exce
         go.set()
 
 
+async def test_what_is_wrong_with_a_pod_is_not_forgotten_for_its_connections_being_judged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    audit, go = judging.audit, threading.Event()
+
+    def slowly(*arguments: Any) -> judging.Judged:
+        assert go.wait(20)
+        return audit(*arguments)
+
+    monkeypatch.setattr(judging, "audit", slowly)
+    monkeypatch.setattr(acknowledging, "LATE_SECONDS", 0.05)
+    world.connected("a", "web", 80)
+    try:
+        async with running(world, Told(told(6, ALLOW, clients=both("a")))) as cven:
+            await realized(cven, 6)
+            cven.node.failing["uid-web"] = "something else"
+
+            await cven.acknowledging._audit(["uid-web"])
+
+            assert cven.node.failing == {"uid-web": "something else"}
+            go.set()
+    finally:
+        go.set()
+
+
 async def test_a_revision_is_not_confirmed_for_a_pod_that_the_second_audit_of_the_one_before_is_judging(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
