@@ -93,7 +93,7 @@ async def test_more_connections_than_are_had_in_hand_at_a_time_are_cut_piece_by_
         assert conntrack.marked(netlink, 0) == []
 
 
-async def test_a_syn_from_the_port_of_a_cut_connection_is_judged_anew(world):
+async def test_a_syn_from_the_port_of_a_connection_whose_entry_outlived_it_is_judged_anew(world):
     members = sets(clients=both("a"))
     pod = await enforced(world, ALLOW, members)
     client, _ = world.connected("a", "web", 80)
@@ -102,12 +102,16 @@ async def test_a_syn_from_the_port_of_a_cut_connection_is_judged_anew(world):
 
     members[CLIENTS].change((), both("a"))
     await pod.realize(ALLOW, members)  # and no audit: the entry keeps its mark
+    world.command("a", "iptables-nft", "-A", "OUTPUT", "-p", "tcp", "-j", "DROP")  # nobody hears of its end
     client.close()
+    world.command("a", "iptables-nft", "-F", "OUTPUT")
+    world.command("web", "iptables-nft", "-A", "INPUT", "-p", "tcp", "--syn")
     again = world.open_socket("a")
     again.bind(name)
 
     with pytest.raises(TimeoutError):
         again.connect(("10.77.1.2", 80))
+    assert world.command("web", "iptables-nft", "-nvxL", "INPUT").splitlines()[-1].split()[0] == "0"
 
 
 async def test_connections_are_judged_by_the_rules_that_are_there_when_their_turn_comes(world, monkeypatch):
