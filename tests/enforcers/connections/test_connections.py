@@ -11,6 +11,7 @@ from enforcers.kernel.connections import conntrack
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas.addresses import TCP
 from schemas.programs import PortRange
+from schemas.sets import SetKind, set_id
 from tests.enforcers.pod_world import (
     ALLOW,
     CLIENTS,
@@ -71,6 +72,23 @@ async def test_a_tightening_cuts_exactly_what_it_no_longer_allows_also_where_the
     server = pairs["a"][1]
     server.settimeout(5)
     assert server.recv(64) == b"asked again"  # allowing again resumes it
+
+
+async def test_an_answer_heals_no_cut_where_the_pod_may_begin_what_it_likes_with_that_peer(world):
+    everyone = set_id(SetKind.ADDRESSES, "everyone")
+    wanted = program(ingress=isolated(rule(PORT_80)), egress=isolated(rule(peers=(everyone,))))
+    members = sets(clients=both("a"), **{everyone: both("a", "b")})
+    pod = await enforced(world, wanted, members)
+    client, server = world.connected("a", "web", 80)
+
+    members[CLIENTS].change((), both("a"))
+    await pod.realize(wanted, members)
+    assert len(await pod.audit()) == 1
+
+    assert not passes(server, client)
+    assert not passes(client, server)
+    world.listen("a", 81)
+    assert world.reaches("web", "a", 81)
 
 
 async def test_more_connections_than_are_had_in_hand_at_a_time_are_cut_piece_by_piece(world, monkeypatch):
