@@ -79,6 +79,12 @@ def test_a_connection_to_a_service_is_judged_by_the_endpoint_that_the_node_sent_
     assert judged(each, connection(OWN, SERVICE, 80)) == ([], 1)  # the node sees it, and does not translate it
 
 
+def test_a_connection_to_a_service_that_is_open_goes_on_wherever_it_was_sent(monkeypatch):
+    monkeypatch.setitem(MEMBERS, VIRTUAL.allowed[0], {endpoint(SERVICE, TCP, 80)})
+    each = connection(OWN, SERVICE, 80)
+    assert judged(each, Connection(each.original, Endpoints(OTHER, OWN, TCP, 8080, 40000), 0, b"")) == ([], 0)
+
+
 def test_what_the_pod_itself_translates_on_its_way_out_is_judged_as_it_leaves():
     asked = Endpoints(OWN, ALLOWED, TCP, 40000, 8080)
     answered = Endpoints(OTHER, OWN, TCP, 8080, 40000)
