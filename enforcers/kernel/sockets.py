@@ -39,7 +39,7 @@ ANSWER_SECONDS: Final = 5.0
 DUMP_ATTEMPTS: Final = 20
 MOST_LISTED: Final = 1 << 16
 """A Pod may have as many rules and chains as it likes, and we have not the memory for them."""
-MOST_LISTED_BYTES: Final = 1 << 26
+MOST_LISTED_BYTES: Final = 1 << 25
 """One rule may have 30 kB."""
 
 
