@@ -1,8 +1,9 @@
 """A node's C-VEN with its three sources: what is told, which Pods there are, the node's own addresses."""
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -262,3 +263,25 @@ async def test_a_snapshot_that_cannot_be_written_ends_nothing_and_comes_when_it_
             keeping.cancel()
 
     assert load(path) is not None
+
+
+async def test_sets_are_packed_for_the_snapshot_where_nobody_waits_for_it(world, tmp_path: Path, monkeypatch):
+    pack, packing_threads = packing.pack_members, set[threading.Thread]()
+
+    def watched(members: Iterable[bytes], family: int) -> bytes:
+        packing_threads.add(threading.current_thread())
+        return pack(members, family)
+
+    monkeypatch.setattr(packing, "pack_members", watched)
+    path = tmp_path / "node.snapshot"
+    async with running(world, Told(told(7, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 7)
+        keeping = asyncio.create_task(keep_snapshots(cven, path), name="keep snapshots")
+        await until("the snapshot", path.exists)
+        keeping.cancel()
+
+    kept = load(path)
+    assert kept is not None
+    assert kept.sets == {CLIENTS: (pack(both("a"), 4), pack(both("a"), 6))}
+    assert packing_threads
+    assert threading.main_thread() not in packing_threads
