@@ -243,6 +243,10 @@ class LocalNode:
             )
         return program
 
+    def may_sweep(self, uid: str) -> bool:
+        """Whether the Pod *uid* may lose its rules. Not on the word of a snapshot, which may be older than they are."""
+        return not self.from_disk or self.releasing(uid) is not None
+
     def sets_of(self, program: Program | None) -> Sets:
         """What *program* names, taken with it: later the node may know other ones. Raises `KeyError`."""
         named = program.sets if program is not None else ()

@@ -119,7 +119,7 @@ class Programming:
         try:
             async with asyncio.timeout(GIVEN_UP_SECONDS):
                 program = node.program_of(uid)
-                patch = await pod.realize(program, node.sets_of(program))
+                patch = await pod.realize(program, node.sets_of(program), sweep=node.may_sweep(uid))
         except TimeoutError:
             node.fail(uid, pod, TimeoutError(f"not programmed within {GIVEN_UP_SECONDS:g} s"))
         except TROUBLE as error:

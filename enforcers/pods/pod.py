@@ -108,19 +108,23 @@ class PodEnforcement:
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
 
-    async def realize(self, program: Program | None, sets: Sets) -> Patch:
+    async def realize(self, program: Program | None, sets: Sets, *, sweep: bool = True) -> Patch:
         """Write what differs; return the patch that was written, an empty one where nothing did.
 
+        *sweep*: what is there of ours goes where *program* asks for nothing; else it stays, and the state is pending.
         Raises `Unenforceable`, `NoAddress`, `NoNamespace`, `CommandFailed`, `NetlinkRefused`: call `doubt` then, and
         the namespace is read again at the next attempt.
         """
         async with self._turn:
-            return await self._realize(program, sets)
+            return await self._realize(program, sets, sweep=sweep)
 
-    async def _realize(self, program: Program | None, sets: Sets) -> Patch:
+    async def _realize(self, program: Program | None, sets: Sets, *, sweep: bool) -> Patch:
         desired = await self._desire(program)
         known = self._realized
         observed = None if known else await self._observe(desired, sets)
+        if observed and not desired.sets and not sweep:
+            self.state = PodState.PENDING
+            return Patch()
         if observed is not None:  # whoever wrote what is there may have ended before it judged the connections
             self.audit_due = bool(desired.sets)
         self._ground = self.connections.ground(self.sandbox, program, sets) if program and desired.sets else None

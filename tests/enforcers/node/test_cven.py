@@ -25,7 +25,7 @@ from schemas.status import PodState
 from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.enforcers.cven_world import Told, realized, running, told, until
-from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, both, isolated, packed
+from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, both, isolated, packed, program
 
 pytestmark = pytest.mark.netns
 
@@ -207,6 +207,27 @@ async def test_a_pod_that_the_snapshot_does_not_know_is_open_or_admits_its_own_n
 
         assert world.reaches("a", "web", 80) == (unknown == "open")
         assert world.reaches("node", "web", 80)
+
+
+@pytest.mark.parametrize("programs", [(), (program(),)])
+async def test_the_word_of_a_snapshot_takes_no_rule_away(world, programs: tuple[Program, ...]):
+    async with running(world, Told(told(7, DENY, clients=set()))) as cven:
+        await realized(cven, 7)
+    before = world.handles()
+
+    reader = Told()
+    async with running(
+        world, reader, kept=Kept(revision=5, programs=programs, sets={}), disk_after_seconds=0.05
+    ) as cven:
+        await until("the Pod to be looked at", lambda: cven.node.from_disk and not cven.node._dirty)
+        await cven.node.pods["uid-web"].inspect()  # has its turn after whoever looks
+        assert world.handles() == before
+        assert cven.state_of("uid-web") is PodState.PENDING
+
+        reader.tell(told(8, clients=set()))
+        await realized(cven, 8)
+        assert "EW-" not in world.rules()
+        assert cven.state_of("uid-web") is PodState.OPEN
 
 
 def test_a_damaged_snapshot_is_refused_whole(tmp_path: Path):
