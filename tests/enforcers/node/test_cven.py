@@ -1,6 +1,7 @@
 """A node's C-VEN with its three sources: what is told, which Pods there are, the node's own addresses."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -21,7 +22,7 @@ from enforcers.settings import EnforcerSettings
 from schemas import sets as packing
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
-from schemas.status import PodState
+from schemas.status import Order, PodState
 from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.enforcers.cven_world import Told, realized, running, told, until
@@ -144,6 +145,27 @@ async def test_by_order_nothing_is_written(world, order):
 
         assert cven.writes == 0
         assert "EW-" not in world.rules()
+
+
+async def test_a_pause_holds_back_whoever_waits_for_his_turn_by_then(world, tmp_path: Path, monkeypatch):
+    tool, go = shutil.which("iptables-nft-restore"), tmp_path / "go"
+    slow = tmp_path / "iptables-nft-restore"
+    slow.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.02; done\nexec {tool} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
+    first = msgspec.structs.replace(DENY, uid="uid-b", name="b")
+    reader = Told(told(1, DENY, first, clients=set()))
+    async with running(world, reader, other, world.sandbox(), parallel=1, chain_backend="restore") as cven:
+        await until("the first Pod to be begun", lambda: any(pod._turn.locked() for pod in cven.node.pods.values()))
+        cven.node.order(Order(by="test"))
+        go.touch()
+        await until("what was begun to end", lambda: not cven._programming._newest)
+
+        assert (cven.node.pods["uid-b"].writes, cven.node.pods["uid-web"].writes) == (1, 0)
+        assert "EW-" not in world.rules()
+        cven.node.undo()
+        await until("the other's rules", lambda: cven.state_of("uid-web") is PodState.ENFORCED)
 
 
 async def test_a_new_address_of_the_node_is_admitted(world):
