@@ -13,6 +13,7 @@ from enforcers.answering import gate_serving
 from enforcers.kernel.namespaces import inside
 from enforcers.runtimes.runtime import Sandbox
 from schemas.gate import GATE_PORT
+from schemas.policy import NodeUpdate
 from schemas.programs import Mode
 from schemas.status import Order, PodState
 from tests.components.waiting import until
@@ -45,6 +46,23 @@ async def test_it_opens_once_the_own_rules_are_written_and_every_node_online_kno
         answer = await gates.answers("the gate to open", PodState.ENFORCED)
         assert (answer.open, answer.pod, answer.missing) == (True, "shop/web", ())
         assert (await gates.ask(family=6)).open
+
+
+async def test_it_stays_shut_until_the_own_node_has_realized_what_others_know_too(gates):
+    async with gates.enforcing() as enforcer:
+        await gates.publish(6, known())
+        await gates.answers("the gate to open", PodState.ENFORCED)
+
+        newer = msgspec.structs.replace(known(), revision=7)
+        enforcer.cven.node.take_policy(NodeUpdate(programs=(newer,)))  # and its mark did not come yet
+        assert (await gates.ask()).missing == ("this node has realized 6, not yet 7",)
+
+
+async def test_a_node_that_enforces_from_disk_keeps_it_shut_and_says_so(gates):
+    async with gates.enforcing() as enforcer:
+        await gates.answers("no policy to be known", "does not know its policy yet")
+        enforcer.cven.node.take_snapshot(NodeUpdate(programs=(known(program()),)))
+        assert "enforces from disk" in str((await gates.ask()).missing)
 
 
 async def test_an_isolated_pod_can_ask_and_one_that_nothing_isolates_or_whose_namespace_is_idle_may_start(gates):

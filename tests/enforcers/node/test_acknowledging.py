@@ -107,6 +107,7 @@ async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exce
             reader.tell(told(7, DENY, clients=set()))
             await realized(cven, 7)
             assert [each.reason for each in cven.exceptions] == ["its connections are still being judged"]
+            monkeypatch.setattr(acknowledging, "LATE_SECONDS", 60)
             reader.tell(told(8, complete=False, clients=both("b")))
             await realized(cven, 8)
 
