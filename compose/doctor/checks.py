@@ -16,10 +16,14 @@ PROGRAMS: Final = {
     "iptables-nft-restore": "apt install iptables",
     "ip6tables-nft-restore": "apt install iptables",
     "ipset": "apt install ipset",
+}
+LAB_PROGRAMS: Final = {
     "nsenter": "apt install util-linux",
     "ip": "apt install iproute2",
     "conntrack": "apt install conntrack",
 }
+HELPFUL: Final = {"NET_BROADCAST"}
+"""Without it others' changes of rules are found all the same, by turns."""
 CAPABILITIES: Final = {"NET_ADMIN": 12, "SYS_ADMIN": 21, "NET_RAW": 13, "NET_BROADCAST": 11}
 SET_TYPES: Final = {"hash:ip": "ip_set_hash_ip", "hash:net": "ip_set_hash_net", "hash:ip,port": "ip_set_hash_ipport"}
 FAMILIES: Final = {"IPv4": ("inet", "iptables-nft-restore"), "IPv6": ("inet6", "ip6tables-nft-restore")}
@@ -39,15 +43,19 @@ def examine(runtime: str) -> Iterator[Finding]:
     for program, remedy in PROGRAMS.items():
         path = shutil.which(program)
         yield Finding(what=program, ok=path is not None, detail=path or "not installed", remedy=remedy)
+    for program, remedy in LAB_PROGRAMS.items():
+        path, advice = shutil.which(program), f"{remedy}; only the lab needs it"
+        yield Finding(what=program, ok=path is not None, needed=False, detail=path or "not installed", remedy=advice)
     yield _backend()
     lacking = _lacking_capabilities()
     yield Finding(
         what="capabilities",
         ok=not lacking,
+        needed=set(lacking) != HELPFUL,
         detail=f"lacks {', '.join(lacking)}" if lacking else ", ".join(CAPABILITIES),
         remedy="run the enforcer as root, or with these capabilities; the lab works without them (user namespaces)",
     )
-    alone = ["unshare", "-n", "--"] if set(lacking) <= {"NET_BROADCAST"} else ["unshare", "-Urnm", "--"]
+    alone = ["unshare", "-n", "--"] if set(lacking) <= HELPFUL else ["unshare", "-Urnm", "--"]
     trouble = _try([*alone, "true"])
     yield Finding(
         what="network namespaces", ok=not trouble, detail=trouble, remedy="a kernel with CONFIG_NET_NS, as root"

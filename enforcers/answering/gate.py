@@ -58,10 +58,11 @@ class Gate:
         node = self._cven.node
         if address in node.sets_of(None)[layout.NODE_SET].members:
             return HOST_NETWORK
-        found = next(((uid, pod) for uid, pod in node.pods.items() if address in pod.sandbox.addresses), None)
-        if found is None:
+        found = [(uid, pod) for uid, pod in node.pods.items() if address in pod.sandbox.addresses]
+        if not found:
             raise Stranger
-        uid, pod = found
+        # The next Pod may have an address before the runtime says that the one that had it is gone.
+        uid, pod = max(found, key=lambda each: each[1].sandbox.created_at)
         name = f"{pod.sandbox.namespace}/{pod.sandbox.name}"
         program = node.policy.programs.get(uid)
         if (unknown := self._unknown(program, address)) or program is None:

@@ -91,6 +91,11 @@ class TrackedSet:
         self.version += 1
         return True
 
+    @property
+    def most(self) -> int:
+        """How many members it had at most, at any version that is remembered."""
+        return len(self.members) + sum(len(step.removed) for step in self._steps)
+
     def since(self, version: int) -> Step | None:
         """The net change since *version*; ``None``: too long ago to know."""
         count = self.version - version

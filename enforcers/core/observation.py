@@ -46,7 +46,7 @@ class ObservedSets(msgspec.Struct, frozen=True):
 
     members: Mapping[tuple[str, Family], frozenset[bytes] | None] = {}
     """By id and family; ``None``: it exists in a way that is not ours: of another type or family, with other options,
-    or with something in it that we never wrote."""
+    or with something in it that we never wrote, or with more than is read."""
     leftovers: tuple[str, ...] = ()
     """Names of ipsets that are ours and in nobody's use: a replacement that was interrupted."""
 

@@ -1,10 +1,11 @@
 """From address sets to ipsets and back: types, names, and members as the tool writes them."""
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from enforcers.core.layout import NODE_SET, Family, set_name
+from enforcers.core.layout import FAMILIES, NODE_SET, Family, set_name
+from enforcers.core.node_state import TrackedSet
 from schemas import addresses, sets
 from schemas.addresses import ICMP, ICMPV6, PROTOCOL_NAMES, PROTOCOLS
 from schemas.sets import SetKind
@@ -15,6 +16,8 @@ ECHO_TEXTS: Final = {ICMP: "icmp:echo-request", ICMPV6: "ipv6-icmp:echo-request"
 MAX_MEMBERS: Final = 1 << 20
 """maxelem: a set that is full refuses members, so it is generous; it costs nothing until used."""
 LEAST_HASH: Final = 64
+MOST_FOREIGN: Final = 1 << 12
+"""Members that others may have put into a set of ours for it to be read: it may have room for a million."""
 NULLS: Final = frozenset(map(bytes, addresses.WIDTHS.values()))
 
 
@@ -56,6 +59,12 @@ def differences(identity: str, there: frozenset[bytes], wanted: frozenset[bytes]
         overwritten = {member[:-1] for member in added}
         removed = [member for member in removed if member[:-1] not in overwritten]
     return added, removed
+
+
+def readable(identities: Iterable[str], sets: Mapping[str, TrackedSet]) -> dict[str, int]:
+    """By name of ipset, how many members it may have to be read at all, where it should hold one of *sets*."""
+    most = {identity: sets[identity].most + MOST_FOREIGN for identity in identities if identity in sets}
+    return {set_name(identity, family): limit for identity, limit in most.items() for family in FAMILIES}
 
 
 def of_family(members: Iterable[bytes], family: Family) -> list[bytes]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message
-from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkSocket
+from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkRefused, NetlinkSocket
 from schemas.addresses import is_loopback
 
 GETADDR, NEWADDR = 22, 20
@@ -23,8 +24,12 @@ LOOPBACK_TYPE: Final = 772
 CHANGES: Final = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR."""
 LINK_LOCAL: Final = b"\xfe\x80"
+AGAIN_SECONDS: Final = 0.1
+"""Until links that came and went during every listing are listed again."""
 SERVICES_LINK: Final = b"kube-ipvs0"
 """Where kube-proxy in IPVS mode puts every Service's addresses, so that the node takes them for its own."""
+
+_log = structlog.get_logger("enforcers.kernel.addressing")
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
@@ -135,7 +140,7 @@ def _links(netlink: NetlinkSocket) -> dict[int, Link]:
 
 
 async def watch_addresses(path: Path) -> AsyncGenerator[frozenset[bytes]]:
-    """All addresses of the namespace, now and whenever they change."""
+    """All addresses of the namespace, now and whenever they change; what cannot be listed now is listed later."""
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
     with NetlinkSocket(path, NETLINK_ROUTE, CHANGES) as netlink:
@@ -155,7 +160,12 @@ async def watch_addresses(path: Path) -> AsyncGenerator[frozenset[bytes]]:
             before: frozenset[bytes] | None = None
             while True:
                 changed.clear()
-                now = frozenset(await asyncio.to_thread(addresses, path))
+                try:
+                    now = frozenset(await asyncio.to_thread(addresses, path))
+                except NetlinkRefused as error:
+                    _log.info("addresses not listed yet", netns=str(path), reason=str(error))
+                    await asyncio.sleep(AGAIN_SECONDS)
+                    continue
                 if now != before:
                     before = now
                     yield now

@@ -35,6 +35,8 @@ _LINE: Final = re.compile(r"(?:-:|\bline:? )(\d+)")
 
 OUTPUT_BYTES: Final = 32 << 20
 """What a command may say: a tool that lists tells what a Pod has, and a Pod may have as much as it likes."""
+MESSAGE_CHARACTERS: Final = 500
+"""The last so many of a failure are told: they travel in the node's status, which has a largest size."""
 COMMANDS: Final = 64
 """How many commands run at a time at most; who wants fewer has a limit of his own."""
 
@@ -190,7 +192,8 @@ class _Visit:
         if len(said) >= OUTPUT_BYTES:  # it may not have noticed that nobody took the rest
             raise CommandFailed(self._path, self._command, status, f"it has more than {OUTPUT_BYTES} bytes to say")
         if status:
-            raise CommandFailed(self._path, self._command, status, message, _named_line(message, self._text))
+            told = message[-MESSAGE_CHARACTERS:]
+            raise CommandFailed(self._path, self._command, status, told, _named_line(message, self._text))
         return said
 
     def _run(self, given: BinaryIO, output: BinaryIO, errors: BinaryIO) -> int:

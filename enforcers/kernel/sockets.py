@@ -39,6 +39,8 @@ ANSWER_SECONDS: Final = 5.0
 DUMP_ATTEMPTS: Final = 20
 MOST_LISTED: Final = 1 << 16
 """A Pod may have as many rules and chains as it likes, and we have not the memory for them."""
+MOST_LISTED_BYTES: Final = 1 << 25
+"""One rule may have 30 kB."""
 
 
 class NetlinkRefused(Exception):
@@ -139,7 +141,8 @@ class NetlinkSocket:
     def dump(self, message: bytes) -> list[tuple[int, bytes]]:
         """Send a dump request and return all that it lists, as it was at one moment.
 
-        Raises `NetlinkRefused`, also where that is more than `MOST_LISTED`: close the socket then.
+        Raises `NetlinkRefused`, also where that is more than `MOST_LISTED` messages, or `MOST_LISTED_BYTES`: close the
+        socket then.
         """
         for _ in range(DUMP_ATTEMPTS):
             listed, whole = self._dump(message)
@@ -149,13 +152,16 @@ class NetlinkSocket:
 
     def _dump(self, message: bytes) -> tuple[list[tuple[int, bytes]], bool]:
         listed: list[tuple[int, bytes]] = []
-        whole = True
+        whole, size = True, 0
         for kind, flags, body in self._listing(message):
             whole = whole and not flags & DUMP_INTERRUPTED
             if kind != DONE:
                 listed.append((kind, body))
+                size += len(body)
             if len(listed) > MOST_LISTED:
                 raise NetlinkRefused(errno.E2BIG, f"to be listed in one piece: there are more than {MOST_LISTED}")
+            if size > MOST_LISTED_BYTES:
+                raise NetlinkRefused(errno.E2BIG, f"to be listed in one piece: it has over {MOST_LISTED_BYTES} bytes")
         return listed, whole
 
     def stream(self, message: bytes) -> Iterator[tuple[int, bytes]]:

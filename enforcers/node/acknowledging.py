@@ -103,7 +103,7 @@ class Acknowledging:
                 break
         for uid, task in begun.items():
             if not task.done() and uid in node.pods:
-                node.failing[uid] = LATE
+                node.failing.setdefault(uid, LATE)  # whatever else is wrong does not end with the judgement
 
     def _begin(self, uid: str) -> asyncio.Task[None]:
         assert self._tasks is not None, "it runs"
@@ -118,7 +118,6 @@ class Acknowledging:
             await pod.audit()
         except TROUBLE as error:
             node.fail(uid, pod, error)
-            pod.audit_due = True
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, node.mark_dirty, [uid])
         finally:
             del self._judging[pod]

@@ -218,7 +218,7 @@ class LocalNode:
         if again:
             self._dirty |= self.failing.keys()
         if self.passive or not self.known:
-            released = {uid for uid in self._dirty if self.releasing(uid) is not None}
+            released = {uid for uid in self._dirty if self.may_write(uid)}
             self._dirty -= released
             self._marks = self._marks[-1:]
             return released, []
@@ -242,6 +242,14 @@ class LocalNode:
                 egress=UNKNOWN,
             )
         return program
+
+    def may_write(self, uid: str) -> bool:
+        """Whether the Pod *uid* may be written to now: whatever is known or ordered, if it is released."""
+        return (self.known and not self.passive) or self.releasing(uid) is not None
+
+    def may_sweep(self, uid: str) -> bool:
+        """Whether the Pod *uid* may lose its rules. Not on the word of a snapshot, which may be older than they are."""
+        return not self.from_disk or self.releasing(uid) is not None
 
     def sets_of(self, program: Program | None) -> Sets:
         """What *program* names, taken with it: later the node may know other ones. Raises `KeyError`."""

@@ -83,7 +83,10 @@ class Programming:
             # Members cost microseconds: nobody waits with them until others have their rules.
             async with nullcontext() if pod.holds_rules_of(self._node.program_of(uid)) else self._turns:
                 self._waiting.pop(pod, None)
-                await self._realize(uid, pod)
+                if self._node.may_write(uid):
+                    await self._realize(uid, pod)
+                else:  # that was ordered while it waited for its turn
+                    self._node.mark_dirty([uid])
         finally:
             if self._newest.get(pod) is asyncio.current_task():
                 del self._newest[pod]
@@ -119,7 +122,7 @@ class Programming:
         try:
             async with asyncio.timeout(GIVEN_UP_SECONDS):
                 program = node.program_of(uid)
-                patch = await pod.realize(program, node.sets_of(program))
+                patch = await pod.realize(program, node.sets_of(program), sweep=node.may_sweep(uid))
         except TimeoutError:
             node.fail(uid, pod, TimeoutError(f"not programmed within {GIVEN_UP_SECONDS:g} s"))
         except TROUBLE as error:

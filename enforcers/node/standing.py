@@ -41,7 +41,8 @@ class Standing:
         pod, program = self._node.pods.get(uid), self._node.policy.programs.get(uid)
         if pod is None:
             return PodState.PENDING
-        if program is not None and program.mode is Mode.IDLE:
+        bare = pod.state is PodState.OPEN or (pod.state is PodState.PENDING and not self._node.orders.paused)
+        if program is not None and program.mode is Mode.IDLE and bare:  # else rules of before may be there
             return PodState.IDLE
         if self._lacks_rules(uid) and pod.state in (PodState.OPEN, PodState.PENDING):
             return PodState.RELEASED

@@ -23,6 +23,7 @@ from enforcers.core.difference import (
 )
 from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.observation import Observed
+from enforcers.core.set_rendering import readable
 from enforcers.kernel import namespaces, tables
 from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
@@ -107,19 +108,23 @@ class PodEnforcement:
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
 
-    async def realize(self, program: Program | None, sets: Sets) -> Patch:
+    async def realize(self, program: Program | None, sets: Sets, *, sweep: bool = True) -> Patch:
         """Write what differs; return the patch that was written, an empty one where nothing did.
 
+        *sweep*: what is there of ours goes where *program* asks for nothing; else it stays, and the state is pending.
         Raises `Unenforceable`, `NoAddress`, `NoNamespace`, `CommandFailed`, `NetlinkRefused`: call `doubt` then, and
         the namespace is read again at the next attempt.
         """
         async with self._turn:
-            return await self._realize(program, sets)
+            return await self._realize(program, sets, sweep=sweep)
 
-    async def _realize(self, program: Program | None, sets: Sets) -> Patch:
+    async def _realize(self, program: Program | None, sets: Sets, *, sweep: bool) -> Patch:
         desired = await self._desire(program)
         known = self._realized
-        observed = None if known else await self._observe()
+        observed = None if known else await self._observe(desired, sets)
+        if observed and not desired.sets and not sweep:
+            self.state = PodState.PENDING
+            return Patch()
         if observed is not None:  # whoever wrote what is there may have ended before it judged the connections
             self.audit_due = bool(desired.sets)
         self._ground = self.connections.ground(self.sandbox, program, sets) if program and desired.sets else None
@@ -175,8 +180,8 @@ class PodEnforcement:
         self.connections.adopted(self.sandbox, judged)
         return patch
 
-    async def _observe(self) -> Observed:
-        observed = await tables.observe(self.sandbox.netns, self._set_backend)
+    async def _observe(self, desired: Desired, sets: Sets) -> Observed:
+        observed = await tables.observe(self.sandbox.netns, self._set_backend, readable(desired.sets, sets))
         self._take_legacy(observed.problems)
         return replace(observed, tables=self.read_back.suspicious(observed.tables))
 
@@ -189,7 +194,7 @@ class PodEnforcement:
         """Write and return what differs from what was *observed*, or else from what was realized."""
         doubts = self._doubts
         if observed is None and self._realized is None:  # doubted since
-            observed = await self._observe()
+            observed = await self._observe(desired, sets)
         if observed is not None:
             patch = compare(desired, observed, sets)
         else:
@@ -256,7 +261,8 @@ class PodEnforcement:
         if interface and (moved := await asyncio.to_thread(of_links, self.sandbox, interface)):
             differences.append(moved)
         if isinstance(self._set_backend, NetlinkSets):
-            unknown, found = await self._netlink.use(lambda netlink: self.read_back.read_sets(netlink, known.versions))
+            limits, read = readable(known.versions, sets), self.read_back.read_sets
+            unknown, found = await self._netlink.use(lambda netlink: read(netlink, known.versions, limits))
         else:  # it was chosen since listings by netlink cannot be trusted here
             unknown, found = list(known.versions), await self._set_backend.read()
         members = {identity: sets[identity].at(known.versions[identity]) for identity in unknown if identity in sets}
@@ -310,8 +316,9 @@ class PodEnforcement:
         async with self._turn:
             if self._realized is None or self._ground is None:
                 return []
-            self.audit_due = False
-            return await self.connections.audit(self._ground)
+            cuts = await self.connections.audit(self._ground)
+            self.audit_due = False  # not before: whoever asks meanwhile whether it is done has to wait
+            return cuts
 
     async def inspect(self) -> None:
         """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""

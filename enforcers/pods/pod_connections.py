@@ -70,12 +70,19 @@ class PodConnections:
         self._report(sandbox, judged)
 
     async def audit(self, ground: Ground) -> list[Cut]:
-        """Clear the mark of each that is not allowed. Where nothing is connected no thread is asked: 10 µs."""
-        if not conntrack.usage(self._netlink.opened())[0]:
+        """Clear the mark of each that is not allowed; return them, of a million the last of those told.
+
+        Where nothing is connected no thread is asked: 10 µs.
+        """
+        netlink, judged = self._netlink.opened(), Judged()
+        if not conntrack.usage(netlink)[0]:
             self._unknown = 0
             return []
-        judged = await self._netlink.use(lambda netlink: judging.audit(netlink, ground), long=True)
-        self._report(ground.sandbox, judged)
+        for _ in range(conntrack.pieces(netlink)):
+            judged = await self._netlink.use(lambda netlink: judging.audit(netlink, ground), long=True)
+            self._report(ground.sandbox, judged)
+            if len(judged.cuts) < conntrack.PIECE:
+                break
         return judged.cuts
 
     async def inspect(self) -> None:
@@ -89,7 +96,7 @@ class PodConnections:
         await self._netlink.use(lambda netlink: conntrack.end(netlink, path, self._mark), long=True)
 
     def _report(self, sandbox: Sandbox, judged: Judged) -> None:
-        self._unknown = len(judged.unknown)
+        self._unknown = judged.unknown
         self._cut(sandbox, judged.cuts)
         pod = f"{sandbox.namespace}/{sandbox.name}"
         if judged.adopted:

@@ -15,6 +15,8 @@ from streams.errors import StreamError
 from streams.nats.nats_bus import NatsBus
 
 VERSION: Final = importlib.metadata.version("eastwest")
+REST_SECONDS: Final = 0.1
+"""At least this long between two words: a component may have something new a thousand times a second."""
 
 _log = structlog.get_logger("streams.channels.reporting")
 
@@ -33,7 +35,7 @@ async def report_status(
     replicas: int = 1,
     seconds: float,
 ) -> None:
-    """Say what *describe* returns every so many *seconds*, and when *changed* is set, for ever.
+    """Say what *describe* returns every so many *seconds*, and soon after *changed* is set, for ever.
 
     A stream that cannot be reached, or was lost, costs heartbeats and nothing else.
     """
@@ -52,6 +54,7 @@ async def report_status(
             await backoff.wait()
             continue
         backoff.reset()
+        await asyncio.sleep(REST_SECONDS)
         try:
             async with asyncio.timeout(seconds):
                 await changed.wait()

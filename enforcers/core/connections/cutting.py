@@ -80,14 +80,19 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
         return judge_endpoint(self.program.egress, _flow(real), self.members, self.node)
 
 
-def no_longer_allowed(connections: Iterable[Connection], judge: Judge) -> tuple[list[Cut], list[Connection]]:
-    """Judge every connection anew. Return those to cut, and those to a virtual address that nobody can judge."""
+def no_longer_allowed(connections: Iterable[Connection], judge: Judge, *, most: int) -> tuple[list[Cut], int]:
+    """Judge connections anew until *most* of them are to be cut; all of *connections* are read.
+
+    Return those to cut, and how many go to a virtual address and cannot be judged by anybody.
+    """
     cuts: list[Cut] = []
-    unknown: list[Connection] = []
+    unknown = 0
     for connection in connections:
+        if len(cuts) == most:
+            continue
         judgement = judge(connection)
         if judgement is None:
-            unknown.append(connection)
+            unknown += 1
         elif not judgement.allowed:
             cuts.append(Cut(connection, judgement))
     return cuts, unknown

@@ -18,7 +18,7 @@ from schemas.status import Difference, DriftKind
 NAMED: Final = 3
 """How many rules or members a text names."""
 MISSING: Final = "missing"
-FOREIGN: Final = "another set of that name"
+FOREIGN: Final = "another set of that name, or one with far more members"
 
 
 def suspicious(observed: ObservedTable, read_back: ObservedTable) -> ObservedTable:

@@ -6,7 +6,7 @@ is there and deleting what is not are no errors. A message that fails midway may
 
 import errno
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from enforcers.core import layout
@@ -117,23 +117,30 @@ def listing_query(name: str) -> bytes:
     return message(LIST, REQUEST | DUMP, _head(4, name))
 
 
-def headers_of_ours(bodies: Iterable[bytes]) -> dict[str, tuple[bytes, bool]]:
-    """Of what is listed, by name what is ours, and whether it is as we create it: then it has an end."""
+def headers_of_ours(
+    bodies: Iterable[bytes], readable: Mapping[str, int] | None = None
+) -> dict[str, tuple[bytes, bool]]:
+    """Of what is listed, by name what is ours, and whether to read it.
+
+    It is read if it is as we create it, and has no more members than *readable* grants its name; by default any.
+    """
     found: dict[str, tuple[bytes, bool]] = {}
     for body in bodies:
         parts = dict(attributes(body[4:]))
         if layout.is_set_name(name := text(parts.get(SETNAME))):
             key = layout.parse_set_name(name)
-            found[name] = body, key is not None and _is_sound(*key, parts)
+            limit = MAX_MEMBERS if readable is None else readable.get(name, -1)
+            found[name] = body, key is not None and _is_sound(*key, parts) and _elements(parts) <= limit
     return found
 
 
 def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
     """What of the listed sets is ours. A long one is listed in pieces, of which only the first describes it.
 
-    Of those of which only the header is given, that they are there.
+    Of those that are not given whole, that they are there.
     """
     members: dict[tuple[str, Family], set[bytes]] = {}
+    told: dict[tuple[str, Family], int] = {}
     misshapen: set[tuple[str, Family]] = set()
     leftovers: list[str] = []
     for body in bodies:
@@ -148,12 +155,15 @@ def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
             continue
         found = members.setdefault(key, set())
         try:
-            if TYPENAME in parts and not _is_ours(*key, parts):
-                misshapen.add(key)
+            if TYPENAME in parts:
+                told[key] = _elements(parts)
+                if not _is_ours(*key, parts):
+                    misshapen.add(key)
             if ADT in parts and key not in misshapen:
                 found.update(members_of(kind(key[0]), key[1], parts[ADT]))
         except ValueError:  # no kind of ours, or no member of ours
             misshapen.add(key)
+    misshapen.update(key for key, number in told.items() if len(members[key]) < number)
     return ObservedSets.of(members, misshapen, leftovers)
 
 
@@ -173,6 +183,11 @@ def _is_ours(identity: str, family: Family, header: dict[int, bytes]) -> bool:
         and options.get(MAXELEM) == struct.pack(">I", MAX_MEMBERS)
         and options.keys() <= PLAIN
     )
+
+
+def _elements(header: dict[int, bytes]) -> int:
+    """How many members it has; 0 also where an old kernel does not tell."""
+    return int.from_bytes(dict(attributes(header.get(DATA, b""))).get(ELEMENTS, b""), "big")
 
 
 def _head(family: Family, name: str = "") -> bytes:

@@ -3,6 +3,7 @@
 import errno
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -16,25 +17,36 @@ from schemas import addresses
 from schemas.addresses import UDP
 
 EVERY: Final = sys.maxsize
+PIECE: Final = 1 << 16
+"""Connections that are had in hand at a time, 600 bytes each: a Pod may have a million."""
 LOOPBACKS: Final = (b"\x7f\0\0\1", bytes(15) + b"\1")
 
 
-def marked(netlink: NetlinkSocket, bits: int, *, most: int = EVERY) -> list[Connection]:
+def each_marked(netlink: NetlinkSocket, bits: int, *, most: int = EVERY) -> Iterator[Connection]:
     """Every connection in the socket's namespace that has all *bits* in its mark, 0: every connection; not more than
-    *most*.
+    *most*. Has to be read to its end before anything else is asked.
 
     Raises `NetlinkRefused`. Blocks the caller: some milliseconds for the walk, some microseconds per entry. A namespace
     that has none, as a new Pod's, costs no walk.
     """
     if not usage(netlink)[0]:
-        return []
-    found: list[Connection] = []
+        return
     # Both families at once: all namespaces share one table, and a dump walks the whole of it.
     for _, body in netlink.stream(connections.dump_request(socket.AF_UNSPEC, bits)):
-        connection = connections.parse(body) if len(found) < most else None
+        connection = connections.parse(body) if most else None
         if connection is not None and connection.mark & bits == bits:
-            found.append(connection)
-    return found
+            most -= 1
+            yield connection
+
+
+def marked(netlink: NetlinkSocket, bits: int, *, most: int = EVERY) -> list[Connection]:
+    """`each_marked` at once."""
+    return list(each_marked(netlink, bits, most=most))
+
+
+def pieces(netlink: NetlinkSocket) -> int:
+    """In how many walks all connections are met, if each walk takes a `PIECE` of them away."""
+    return usage(netlink)[0] // PIECE + 1
 
 
 def mark(netlink: NetlinkSocket, bits: int, allowed: list[Connection]) -> int:
@@ -59,9 +71,15 @@ def end(netlink: NetlinkSocket, path: Path, bits: int) -> None:
     theirs, and hold what they translate.
     """
     tracked = {len(address) for address in LOOPBACKS if _tracks(netlink, path, address)}
-    found = marked(netlink, 0)
-    forget(netlink, [each for each in found if len(each.original.source) not in tracked])
-    unmark(netlink, bits, [each for each in found if each.mark & bits and len(each.original.source) in tracked])
+
+    def foreign(entry: Connection) -> bool:
+        return len(entry.original.source) in tracked
+
+    for _ in range(pieces(netlink)):
+        due = (each for each in each_marked(netlink, 0) if each.mark & bits or not foreign(each))
+        found = [each for number, each in enumerate(due) if number < PIECE]
+        forget(netlink, [each for each in found if not foreign(each)])
+        unmark(netlink, bits, [each for each in found if foreign(each)])
 
 
 def _tracks(netlink: NetlinkSocket, path: Path, loopback: bytes) -> bool:

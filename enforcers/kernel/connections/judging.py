@@ -17,7 +17,6 @@ from enforcers.core.connections import adopting
 from enforcers.core.connections.adopting import Seen
 from enforcers.core.connections.cutting import Cut, Judge, no_longer_allowed
 from enforcers.core.difference import Sets
-from enforcers.core.netlink.connections import Connection
 from enforcers.kernel import addressing
 from enforcers.kernel.connections import conntrack
 from enforcers.kernel.connections.conntrack import NodeTable
@@ -26,7 +25,7 @@ from enforcers.kernel.sockets import NetlinkRefused, NetlinkSocket
 from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Program
 
-MOST: Final = 1 << 16
+MOST: Final = conntrack.PIECE
 """Connections that are adopted: some 0.1 ms each."""
 ROUNDS: Final = 8
 """Each looks anew; a packet may undo what one did, but not without end: a connection whose entry stands right keeps
@@ -37,7 +36,7 @@ class Judged(msgspec.Struct, frozen=True):
     """What came of it."""
 
     cuts: list[Cut] = []
-    unknown: list[Connection] = []
+    unknown: int = 0
     """Kept: they go to virtual addresses, and the node does not know to which endpoint."""
     adopted: int = 0
     """Entries made or marked for connections that are allowed."""
@@ -67,12 +66,10 @@ def anything(netlink: NetlinkSocket, sandbox: Sandbox) -> bool:
 
 
 def audit(netlink: NetlinkSocket, ground: Ground) -> Judged:
-    """Clear the mark of every connection that is not allowed."""
-    marked = conntrack.marked(netlink, ground.mark)
-    if not marked:
-        return Judged()
+    """Clear the mark of every connection that is not allowed, or of a `PIECE` of them: then ask again."""
     with _judge(ground, _addresses(ground.sandbox)) as judge:
-        cuts, unknown = no_longer_allowed(marked, judge)
+        marked = conntrack.each_marked(netlink, ground.mark)
+        cuts, unknown = no_longer_allowed(marked, judge, most=conntrack.PIECE)
     conntrack.unmark(netlink, ground.mark, [cut.connection for cut in cuts])
     return Judged(cuts, unknown)
 
@@ -85,8 +82,7 @@ def adopt(netlink: NetlinkSocket, ground: Ground, before: Judged | None = None) 
     """
     cuts = {cut.connection.original: cut for cut in before.cuts} if before else {}
     adopted = before.adopted if before else 0
-    unknown: list[Connection] = []
-    left = 0
+    unknown = left = 0
     for _ in range(ROUNDS):
         entries = conntrack.marked(netlink, 0, most=MOST)
         with closing(sockets(ground.sandbox.netns)) as every:
@@ -97,7 +93,7 @@ def adopt(netlink: NetlinkSocket, ground: Ground, before: Judged | None = None) 
         if left:  # an entry without a socket may be of one that was not looked at
             plan.over.clear()
         cuts = {cut.connection.original: cut for cut in plan.cuts} | cuts
-        unknown = plan.unknown
+        unknown = len(plan.unknown)
         if not plan:
             break
         adopted += conntrack.mark(netlink, ground.mark, plan.mark)

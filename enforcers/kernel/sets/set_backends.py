@@ -7,7 +7,7 @@ kernel with, so it is also what netlink is compared with.
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -57,8 +57,11 @@ class SetBackend(Protocol):
         """An ipset goes, if there is one; waits where the kernel still holds it."""
         ...
 
-    async def read(self) -> ObservedSets:
-        """What there is of ours. Whatever else there is, and however much of it, is not read."""
+    async def read(self, readable: Mapping[str, int] | None = None) -> ObservedSets:
+        """What there is of ours. Whatever else there is, and however much of it, is not read.
+
+        *readable*: by name, how many members a set may have to be read; others are only said to be there.
+        """
         ...
 
 
@@ -113,8 +116,8 @@ class NetlinkSets:
                 await asyncio.sleep(0)  # there may be thousands, of whoever called them so
                 return
 
-    async def read(self) -> ObservedSets:
-        return ipset.read_listing(listed(self._opened()))
+    async def read(self, readable: Mapping[str, int] | None = None) -> ObservedSets:
+        return ipset.read_listing(listed(self._opened(), readable))
 
     async def _fill(self, whole: Contents, name: str) -> None:
         revision = self._revision(whole)
@@ -150,15 +153,15 @@ class NetlinkSets:
             raise NetlinkRefused(error.number, f"to {doing}: {reason}") from None
 
 
-def listed(netlink: NetlinkSocket, wanted: Container[str] | None = None) -> Iterator[bytes]:
-    """What is listed of our sets: of all the header, of those *wanted*, by default all, the members.
+def listed(netlink: NetlinkSocket, readable: Mapping[str, int] | None = None) -> Iterator[bytes]:
+    """What is listed of our sets: of all the header, of those with no more members than is *readable* also these.
 
-    Others' sets may hold any number of them, and so may one that is only called like ours. Raises `NetlinkRefused`.
+    Others' sets may hold any number of them, and so may one that is called like ours, or was. Raises `NetlinkRefused`.
     """
-    headers = ipset.headers_of_ours(body for _, body in netlink.dump(ipset.headers_query()))
-    for name, (header, sound) in headers.items():
+    headers = ipset.headers_of_ours((body for _, body in netlink.dump(ipset.headers_query())), readable)
+    for name, (header, is_read) in headers.items():
         yield header
-        if sound and (wanted is None or name in wanted):
+        if is_read:
             try:
                 yield from (body for _, body in netlink.stream(ipset.listing_query(name)))
             except NetlinkRefused as error:
@@ -211,8 +214,8 @@ class RestoreSets:
             else:
                 return
 
-    async def read(self) -> ObservedSets:
-        return parse_sets(await run(self._namespace, ["ipset", "save"]))
+    async def read(self, readable: Mapping[str, int] | None = None) -> ObservedSets:
+        return await asyncio.to_thread(parse_sets, await run(self._namespace, ["ipset", "save"]))
 
     async def _restore(self, lines: list[str], *options: str) -> None:
         if lines:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from compose.command import main
-from compose.doctor.checks import PROGRAMS
+from compose.doctor.checks import LAB_PROGRAMS, PROGRAMS
 from compose.doctor.neighbours import _others, source_nat
 from enforcers.core.netlink.connections import Connection, Endpoints
 from schemas import addresses
@@ -32,9 +32,20 @@ def test_what_is_missing_is_named_with_what_to_do(monkeypatch, tmp_path):
     result = CliRunner().invoke(main, ["doctor"])
 
     assert result.exit_code == 1
-    for program, remedy in PROGRAMS.items():
-        assert f"missing  {program}" in result.output
-        assert remedy in result.output
+    for word, programs in (("missing", PROGRAMS), ("warning", LAB_PROGRAMS)):
+        for program, remedy in programs.items():
+            assert f"{word}  {program}" in result.output
+            assert remedy in result.output
+
+
+@pytest.mark.netns
+def test_a_machine_on_which_nobody_tells_of_changed_rules_can_enforce_nevertheless(capable):
+    command = ["setpriv", "--bounding-set=-net_broadcast", EASTWEST, "doctor", "-o", "json"]
+    told = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
+
+    (found,) = (each for each in told["findings"] if each["what"] == "capabilities")
+    assert (found["ok"], found["detail"]) == (False, "lacks NET_BROADCAST")
+    assert told["able"]
 
 
 @pytest.mark.netns

@@ -104,6 +104,9 @@ async def test_a_released_pod_has_no_rules_stays_so_over_a_restart_is_reported_a
         assert not world.reaches("b", "web", 80)
         assert (await again.ask_json("status"))["orders"] == []
 
+    async with standing(world, tmp_path) as third:
+        assert (await third.ask_json("status"))["orders"] == []
+
 
 @pytest.mark.parametrize("what", [["shop"], ["--all"]])
 async def test_a_namespace_or_the_whole_node_is_released_likewise(world, tmp_path: Path, what):

@@ -13,6 +13,7 @@ from enforcers.answering import gate_serving
 from enforcers.kernel.namespaces import inside
 from enforcers.runtimes.runtime import Sandbox
 from schemas.gate import GATE_PORT
+from schemas.policy import NodeUpdate
 from schemas.programs import Mode
 from schemas.status import Order, PodState
 from tests.components.waiting import until
@@ -47,6 +48,23 @@ async def test_it_opens_once_the_own_rules_are_written_and_every_node_online_kno
         assert (await gates.ask(family=6)).open
 
 
+async def test_it_stays_shut_until_the_own_node_has_realized_what_others_know_too(gates):
+    async with gates.enforcing() as enforcer:
+        await gates.publish(6, known())
+        await gates.answers("the gate to open", PodState.ENFORCED)
+
+        newer = msgspec.structs.replace(known(), revision=7)
+        enforcer.cven.node.take_policy(NodeUpdate(programs=(newer,)))  # and its mark did not come yet
+        assert (await gates.ask()).missing == ("this node has realized 6, not yet 7",)
+
+
+async def test_a_node_that_enforces_from_disk_keeps_it_shut_and_says_so(gates):
+    async with gates.enforcing() as enforcer:
+        await gates.answers("no policy to be known", "does not know its policy yet")
+        enforcer.cven.node.take_snapshot(NodeUpdate(programs=(known(program()),)))
+        assert "enforces from disk" in str((await gates.ask()).missing)
+
+
 async def test_an_isolated_pod_can_ask_and_one_that_nothing_isolates_or_whose_namespace_is_idle_may_start(gates):
     async with gates.enforcing():
         await gates.publish(1, known(program(ingress=isolated(), egress=isolated())))
@@ -69,6 +87,16 @@ async def test_nobody_hears_of_another_and_a_stranger_is_refused(gates):
 async def test_the_nodes_own_network_has_nothing_to_wait_for(gates):
     async with gates.enforcing():
         await gates.answers("an answer to the node", PodState.HOST_NETWORK, name="node")
+
+
+async def test_an_answer_is_about_the_newest_pod_that_has_the_address(gates):
+    idle = msgspec.structs.replace(known(program()), uid="uid-old", name="old", mode=Mode.IDLE)
+    web, netns = gates.world.sandbox(), gates.world.path("b")
+    old = msgspec.structs.replace(web, uid="uid-old", name="old", netns=netns, created_at=1.0)
+    gates.runtime.tell([old, msgspec.structs.replace(web, created_at=2.0)])
+    async with gates.enforcing():
+        await gates.publish(1, idle)
+        assert (await gates.answers("its own program to be missed", "no program is published")).pod == "shop/web"
 
 
 async def test_a_static_pod_is_known_by_the_id_that_its_runtime_gives_it(gates):

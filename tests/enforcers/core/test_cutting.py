@@ -42,8 +42,8 @@ def judged(each: Connection, on_node: Connection | None = None) -> tuple[list[Re
         node={NODE},
         on_node=lambda _: on_node,
     )
-    cuts, unknown = no_longer_allowed([each], judge)
-    return [cut.judgement.reason for cut in cuts], len(unknown)
+    cuts, unknown = no_longer_allowed([each], judge, most=1)
+    return [cut.judgement.reason for cut in cuts], unknown
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,12 @@ def test_a_connection_to_a_service_is_judged_by_the_endpoint_that_the_node_sent_
     assert judged(each, sent_to(OWN)) == ([], 0)
     assert judged(each) == ([], 1)  # unknown: kept, and told
     assert judged(each, connection(OWN, SERVICE, 80)) == ([], 1)  # the node sees it, and does not translate it
+
+
+def test_a_connection_to_a_service_that_is_open_goes_on_wherever_it_was_sent(monkeypatch):
+    monkeypatch.setitem(MEMBERS, VIRTUAL.allowed[0], {endpoint(SERVICE, TCP, 80)})
+    each = connection(OWN, SERVICE, 80)
+    assert judged(each, Connection(each.original, Endpoints(OTHER, OWN, TCP, 8080, 40000), 0, b"")) == ([], 0)
 
 
 def test_what_the_pod_itself_translates_on_its_way_out_is_judged_as_it_leaves():

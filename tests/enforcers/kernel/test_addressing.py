@@ -4,8 +4,11 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from structlog.testing import capture_logs
 
+from enforcers.kernel import sockets
 from enforcers.kernel.addressing import addresses, watch_addresses
+from tests.enforcers.cven_world import until
 from tests.enforcers.pod_world import both
 
 pytestmark = pytest.mark.netns
@@ -26,6 +29,17 @@ def test_what_ipvs_keeps_on_the_node_is_not_the_nodes_own(world):
     world.command("node", "ip", "link", "add", "kube-ipvs0", "type", "bridge")
     world.command("node", "ip", "address", "add", "10.96.0.1/32", "dev", "kube-ipvs0")
     assert bytes((10, 96, 0, 1)) not in addresses(world.path("node"))
+
+
+async def test_links_that_change_during_every_listing_are_listed_once_they_rest(world, monkeypatch):
+    monkeypatch.setattr(sockets, "DUMP_ATTEMPTS", 0)
+    async with aclosing(watch_addresses(world.path("node"))) as watching:
+        with capture_logs() as logs:
+            first = asyncio.ensure_future(anext(watching))
+            await until("a listing to fail", lambda: logs)
+        assert not first.done()
+        monkeypatch.setattr(sockets, "DUMP_ATTEMPTS", 20)
+        assert both("node") <= await asyncio.wait_for(first, 15)
 
 
 async def test_a_pod_that_comes_changes_nothing_for_the_others(world):

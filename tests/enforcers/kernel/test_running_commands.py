@@ -36,6 +36,14 @@ async def test_more_input_and_output_than_any_pipe_holds_comes_through_whole(wor
     assert await run(world.path("web"), ["cat"], text) == text
 
 
+async def test_of_a_failure_in_many_words_the_last_are_told(world):
+    with pytest.raises(CommandFailed) as failed:
+        await run(world.path("web"), ["sh", "-c", "yes warning | head -c 3000000 >&2; echo at last >&2; exit 1"])
+
+    assert failed.value.message.endswith("at last")
+    assert len(str(failed.value)) < 1000
+
+
 async def test_input_that_nobody_reads_is_no_error(world):
     assert await run(world.path("web"), ["true"], "x" * (1 << 20)) == ""
 

@@ -11,6 +11,7 @@ from enforcers.core.netlink.connections import Connection
 from enforcers.kernel.connections import conntrack, judging
 from enforcers.kernel.connections.judging import Ground
 from enforcers.kernel.sockets import NetlinkSocket
+from enforcers.node import acknowledging
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.status import PodState
 from tests.enforcers.cven_world import Told, realized, running, told, until
@@ -106,9 +107,64 @@ async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exce
             reader.tell(told(7, DENY, clients=set()))
             await realized(cven, 7)
             assert [each.reason for each in cven.exceptions] == ["its connections are still being judged"]
+            monkeypatch.setattr(acknowledging, "LATE_SECONDS", 60)
             reader.tell(told(8, complete=False, clients=both("b")))
             await realized(cven, 8)
 
+            go.set()
+            await until("the exception to end", lambda: cven.exceptions == ())
+    finally:
+        go.set()
+
+
+async def test_what_is_wrong_with_a_pod_is_not_forgotten_for_its_connections_being_judged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    audit, go = judging.audit, threading.Event()
+
+    def slowly(*arguments: Any) -> judging.Judged:
+        assert go.wait(20)
+        return audit(*arguments)
+
+    monkeypatch.setattr(judging, "audit", slowly)
+    monkeypatch.setattr(acknowledging, "LATE_SECONDS", 0.05)
+    world.connected("a", "web", 80)
+    try:
+        async with running(world, Told(told(6, ALLOW, clients=both("a")))) as cven:
+            await realized(cven, 6)
+            cven.node.failing["uid-web"] = "something else"
+
+            await cven.acknowledging._audit(["uid-web"])
+
+            assert cven.node.failing == {"uid-web": "something else"}
+            go.set()
+    finally:
+        go.set()
+
+
+async def test_a_revision_is_not_confirmed_for_a_pod_that_the_second_audit_of_the_one_before_is_judging(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    audit, begun, go = judging.audit, threading.Event(), threading.Event()
+
+    def slowly(netlink: NetlinkSocket, ground: Ground) -> judging.Judged:
+        if not ground.sets[CLIENTS].members:
+            begun.set()
+            assert go.wait(20)
+        return audit(netlink, ground)
+
+    monkeypatch.setattr(judging, "audit", slowly)
+    monkeypatch.setattr(acknowledging, "ACKNOWLEDGE_SECONDS", 5 * acknowledging.SECOND_AUDIT_SECONDS)
+    reader = Told(told(6, ALLOW, clients=both("a")))
+    world.connected("a", "web", 80)
+    try:
+        async with running(world, reader) as cven:
+            await realized(cven, 6)
+            reader.tell(NodeUpdate(sets=(SetChange(id=CLIENTS, removed=frozenset(both("a"))),), mark=Mark(revision=7)))
+            await until("the audit to begin", begun.is_set)
+
+            await realized(cven, 7)
+            assert [each.reason for each in cven.exceptions] == [acknowledging.LATE]
             go.set()
             await until("the exception to end", lambda: cven.exceptions == ())
     finally:

@@ -1,8 +1,10 @@
 """A node's C-VEN with its three sources: what is told, which Pods there are, the node's own addresses."""
 
 import asyncio
+import shutil
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,11 +22,11 @@ from enforcers.settings import EnforcerSettings
 from schemas import sets as packing
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
-from schemas.status import PodState
+from schemas.status import Order, PodState
 from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
 from tests.enforcers.cven_world import Told, realized, running, told, until
-from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, both, isolated, packed
+from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, both, isolated, packed, program
 
 pytestmark = pytest.mark.netns
 
@@ -145,6 +147,27 @@ async def test_by_order_nothing_is_written(world, order):
         assert "EW-" not in world.rules()
 
 
+async def test_a_pause_holds_back_whoever_waits_for_his_turn_by_then(world, tmp_path: Path, monkeypatch):
+    tool, go = shutil.which("iptables-nft-restore"), tmp_path / "go"
+    slow = tmp_path / "iptables-nft-restore"
+    slow.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.02; done\nexec {tool} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
+    first = msgspec.structs.replace(DENY, uid="uid-b", name="b")
+    reader = Told(told(1, DENY, first, clients=set()))
+    async with running(world, reader, other, world.sandbox(), parallel=1, chain_backend="restore") as cven:
+        await until("the first Pod to be begun", lambda: any(pod._turn.locked() for pod in cven.node.pods.values()))
+        cven.node.order(Order(by="test"))
+        go.touch()
+        await until("what was begun to end", lambda: not cven._programming._newest)
+
+        assert (cven.node.pods["uid-b"].writes, cven.node.pods["uid-web"].writes) == (1, 0)
+        assert "EW-" not in world.rules()
+        cven.node.undo()
+        await until("the other's rules", lambda: cven.state_of("uid-web") is PodState.ENFORCED)
+
+
 async def test_a_new_address_of_the_node_is_admitted(world):
     world.listen("web", 80)
     async with running(world, Told(told(1, DENY, clients=set()))) as cven:
@@ -208,6 +231,27 @@ async def test_a_pod_that_the_snapshot_does_not_know_is_open_or_admits_its_own_n
         assert world.reaches("node", "web", 80)
 
 
+@pytest.mark.parametrize("programs", [(), (program(),)])
+async def test_the_word_of_a_snapshot_takes_no_rule_away(world, programs: tuple[Program, ...]):
+    async with running(world, Told(told(7, DENY, clients=set()))) as cven:
+        await realized(cven, 7)
+    before = world.handles()
+
+    reader = Told()
+    async with running(
+        world, reader, kept=Kept(revision=5, programs=programs, sets={}), disk_after_seconds=0.05
+    ) as cven:
+        await until("the Pod to be looked at", lambda: cven.node.from_disk and not cven.node._dirty)
+        await cven.node.pods["uid-web"].inspect()  # has its turn after whoever looks
+        assert world.handles() == before
+        assert cven.state_of("uid-web") is PodState.PENDING
+
+        reader.tell(told(8, clients=set()))
+        await realized(cven, 8)
+        assert "EW-" not in world.rules()
+        assert cven.state_of("uid-web") is PodState.OPEN
+
+
 def test_a_damaged_snapshot_is_refused_whole(tmp_path: Path):
     path = tmp_path / "node.snapshot"
     save(path, kept_deny())
@@ -262,3 +306,25 @@ async def test_a_snapshot_that_cannot_be_written_ends_nothing_and_comes_when_it_
             keeping.cancel()
 
     assert load(path) is not None
+
+
+async def test_sets_are_packed_for_the_snapshot_where_nobody_waits_for_it(world, tmp_path: Path, monkeypatch):
+    pack, packing_threads = packing.pack_members, set[threading.Thread]()
+
+    def watched(members: Iterable[bytes], family: int) -> bytes:
+        packing_threads.add(threading.current_thread())
+        return pack(members, family)
+
+    monkeypatch.setattr(packing, "pack_members", watched)
+    path = tmp_path / "node.snapshot"
+    async with running(world, Told(told(7, ALLOW, clients=both("a")))) as cven:
+        await realized(cven, 7)
+        keeping = asyncio.create_task(keep_snapshots(cven, path), name="keep snapshots")
+        await until("the snapshot", path.exists)
+        keeping.cancel()
+
+    kept = load(path)
+    assert kept is not None
+    assert kept.sets == {CLIENTS: (pack(both("a"), 4), pack(both("a"), 6))}
+    assert packing_threads
+    assert threading.main_thread() not in packing_threads

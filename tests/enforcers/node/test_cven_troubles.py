@@ -124,7 +124,8 @@ async def test_a_program_that_comes_while_others_are_written_finds_its_sets(worl
 async def test_a_pod_whose_addresses_come_later_or_move_to_another_link_is_enforced_there(world):
     world.listen("web", 80)
     runtime = GivenRuntime([msgspec.structs.replace(world.sandbox(), addresses=())])
-    async with running(world, Told(told(1, DENY, clients=set())), runtime=runtime) as cven:
+    reader = Told(told(1, DENY, clients=set()))
+    async with running(world, reader, runtime=runtime, verify_seconds=600) as cven:  # nobody finds it by himself
         await realized(cven, 1)
         assert cven.state_of("uid-web") is PodState.ERROR
 

@@ -5,6 +5,8 @@ import ipaddress
 
 import pytest
 
+from enforcers.core.drift.verification import FOREIGN
+from enforcers.core.set_rendering import readable
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas import sets as packing
 from schemas.programs import Virtual
@@ -43,7 +45,7 @@ BLOCKS = set_id(SetKind.BLOCKS, "blocks")
         (["del SET A"], "lacks A"),
         (["add SET B"], "has B of others"),
         (["add SET B", "del SET A"], "lacks A; has B of others"),
-        (["create theirs hash:ip family FAMILY", "add theirs B", "swap theirs SET"], "another set of that name"),
+        (["create theirs hash:ip family FAMILY", "add theirs B", "swap theirs SET"], FOREIGN),
     ],
     ids=["flush", "del", "add", "exchange", "swap"],
 )
@@ -128,7 +130,8 @@ async def test_a_large_set_that_did_not_change_is_not_read_again_and_one_member_
     await pod.realize(ALLOW, members)
     await pod.look(members)
     with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
-        unknown, found = pod.read_back.read_sets(netlink, {CLIENTS: members[CLIENTS].version})
+        versions = {CLIENTS: members[CLIENTS].version}
+        unknown, found = pod.read_back.read_sets(netlink, versions, readable(versions, members))
     assert (unknown, found.members) == ([], {})
 
     world.command("web", "ipset", "del", f"ew-{CLIENTS}-4", "10.80.1.1")

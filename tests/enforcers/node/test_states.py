@@ -56,6 +56,7 @@ async def test_a_pod_with_rules_is_enforced_unless_it_may_edit_them_and_bypassab
         ("observe", OPEN, PodState.OPEN),
         ("observe", msgspec.structs.replace(ALLOW, mode=Mode.IDLE), PodState.IDLE),
         ("pause", ALLOW, PodState.PAUSED),
+        ("pause", msgspec.structs.replace(OPEN, mode=Mode.IDLE), PodState.PAUSED),
     ],
 )
 async def test_a_node_that_writes_nothing_says_whether_it_observes_or_was_told_to_pause(world, setting, wanted, state):
@@ -64,6 +65,20 @@ async def test_a_node_that_writes_nothing_says_whether_it_observes_or_was_told_t
 
         own, pod = said(cven)
         assert (pod.state, own.pods) == (state, {state: 1})
+
+
+async def test_a_pod_that_keeps_its_rules_in_a_pause_is_not_called_idle_because_its_namespace_is_now(world):
+    reader = Told(told(1, ALLOW, clients=set()))
+    async with running(world, reader) as cven:
+        await realized(cven, 1)
+        cven.node.order(Order(by="test"))
+        reader.tell(told(2, msgspec.structs.replace(OPEN, mode=Mode.IDLE), clients=set()))
+        await until("the mode", lambda: cven.node.policy.programs["uid-web"].mode is Mode.IDLE)
+        assert cven.state_of("uid-web") is PodState.ENFORCED
+
+        cven.node.undo()
+        await until("the rules to go", lambda: cven.state_of("uid-web") is PodState.IDLE)
+        assert "EW-" not in world.rules()
 
 
 async def test_a_release_that_ends_while_nothing_is_written_leaves_no_pod_that_is_said_to_have_no_policy(world):

@@ -3,10 +3,14 @@
 import os
 import shutil
 import subprocess
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from enforcers.core.layout import TABLE
+from enforcers.core.drift.verification import FOREIGN
+from enforcers.core.layout import TABLE, set_name
 from enforcers.core.netlink import nftables, transaction
 from enforcers.core.netlink.messages import attribute
 from enforcers.core.netlink.transaction import NEW_CHAIN, NEW_TABLE, Step
@@ -15,6 +19,7 @@ from enforcers.kernel.connections import inspecting
 from enforcers.kernel.sets.set_backends import RestoreSets, listed
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkRefused, NetlinkSocket
 from enforcers.pods.placement import Unenforceable
+from schemas.sets import SetKind, set_id
 from tests.components.presence import missing
 from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, enforced, pod_of, sets
 
@@ -130,19 +135,59 @@ async def test_what_is_in_the_place_of_a_set_of_ours_is_not_read_either(world):
         assert sum(map(len, listed(netlink))) < 4096
 
     (difference,) = (await pod.look(sets(clients=both("a")), doubt=True)).differences
-    assert difference.after == "another set of that name"
+    assert difference.after == FOREIGN
     await pod.realize(ALLOW, sets(clients=both("a")))
     assert world.command("web", "ipset", "list", name).count("10.77.1.3") == 1
 
 
-async def test_more_rules_than_anybody_can_keep_are_an_error_of_their_pod_and_rules_stand(world, monkeypatch):
-    monkeypatch.setattr(kernel_sockets, "MOST_LISTED", 100)
+async def test_a_set_that_is_named_like_ours_and_in_nobodys_rules_goes_unread_however_full(world):
+    name, pod = set_name(set_id(SetKind.ADDRESSES, "never told"), 4), pod_of(world)
+    world.command("web", "ipset", "restore", text=f"create {name} hash:ip maxelem 1048576\nadd {name} 10.0.0.0/16\n")
+
+    with kept_below(1 << 20):
+        await pod.realize(ALLOW, sets(clients=both("a")))
+
+    assert name not in world.command("web", "ipset", "list", "-name")
+
+
+async def test_a_set_of_ours_that_someone_fills_up_is_replaced_unread(world):
+    members = sets(clients=both("a"))
+    pod = await enforced(world, ALLOW, members)
+    name = set_name(CLIENTS, 4)
+    world.command("web", "ipset", "add", name, "10.0.0.0/16")
+
+    with kept_below(1 << 20):
+        (difference,) = (await pod.look(members, doubt=True)).differences
+        await pod.realize(ALLOW, members)
+
+    assert (difference.object, difference.after) == (f"set {name}", FOREIGN)
+    assert world.command("web", "ipset", "list", name).splitlines()[-1] == "10.77.1.3"
+    assert (await pod.look(members)).differences == ()
+
+
+@contextmanager
+def kept_below(limit: int) -> Iterator[None]:
+    """Never are so many bytes more in use meanwhile."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_LISTED", 100), ("MOST_LISTED_BYTES", 40_000)])
+async def test_more_rules_than_anybody_can_keep_are_an_error_of_their_pod_and_rules_stand(
+    world, monkeypatch, limit, most
+):
+    monkeypatch.setattr(kernel_sockets, limit, most)
     world.listen("web", 80)
     pod = await enforced(world, ALLOW, sets(clients=both("a")))
-    flood = "".join(f"-A OUTPUT -d 10.9.0.{number} -j ACCEPT\n" for number in range(101))
+    words = f"-m comment --comment {'x' * 200} -j ACCEPT"
+    flood = "".join(f"-A OUTPUT -d 10.9.0.{number} {words}\n" for number in range(101))
     world.command("web", "iptables-nft-restore", "--noflush", text=f"*mangle\n{flood}COMMIT\n")
 
-    with pytest.raises(NetlinkRefused, match="more than 100"):
+    with pytest.raises(NetlinkRefused, match=f"more than {most}|over {most}"):
         await pod.look(sets(clients=both("a")))
     await pod.audit()
 

@@ -9,6 +9,7 @@ import pytest
 
 from schemas import names
 from schemas.status import Component, Connectivity, CvenStatus, KubelinkStatus, PodState, connectivity
+from streams.channels.reporting import report_status
 from streams.channels.status import create_status_stream, publish_status, read_status, watch_status
 from streams.errors import ReadFailed
 from streams.nats.nats_bus import NatsBus
@@ -56,6 +57,30 @@ async def test_the_newest_word_of_every_component_is_kept(nats):
         assert node.status.pods == {PodState.ENFORCED: 2}
         assert node.connectivity(time.time()) is Connectivity.ONLINE
         assert heard[Component.KUBELINK, "k"].status.epoch == 5
+
+
+@pytest.mark.nats
+async def test_who_always_has_something_new_says_so_ten_times_a_second_at_most(nats):
+    changed, described = asyncio.Event(), 0
+
+    def describe() -> list[CvenStatus]:
+        nonlocal described
+        described += 1
+        return [CvenStatus(node="n", heartbeat="t", realized=described)]
+
+    async def change_all_the_time() -> None:
+        while True:
+            changed.set()
+            await asyncio.sleep(0)
+
+    async with NatsBus(nats.url) as bus, asyncio.TaskGroup() as tasks:
+        began = time.monotonic()
+        reporting = report_status(bus, f"c-{secrets.token_hex(4)}", describe, changed, seconds=60)
+        running = [tasks.create_task(reporting), tasks.create_task(change_all_the_time())]
+        await until("five words", lambda: described >= 5)
+        for task in running:
+            task.cancel()
+    assert described <= 1 + 10 * (time.monotonic() - began)
 
 
 @pytest.mark.nats
