@@ -94,7 +94,7 @@ class TrackedSet:
     @property
     def most(self) -> int:
         """How many members it had at most, at any version that is remembered."""
-        return len(self.members) + sum(len(step.removed) for step in self._steps)
+        return len(self.members) + sum(len(each.removed) for each in self._changes)
 
     def since(self, version: int) -> Step | None:
         """The net change since *version*; ``None``: too long ago to know."""
