@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core.layout import Family
-from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, attributes, message, text
+from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, fields, message, text
 
 SUBSYSTEM: Final = 10 << 8
 NEW_TABLE, GET_TABLE, NEW_CHAIN, GET_CHAIN = SUBSYSTEM, SUBSYSTEM | 1, SUBSYSTEM | 3, SUBSYSTEM | 4
@@ -96,23 +96,23 @@ def delete_rule(family: Family, table: str, chain: str, handle: int) -> bytes:
 
 
 def parse_generation(body: bytes) -> Generation:
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     return Generation(_number(parts.get(1)), text(parts.get(3)), _number(parts.get(2)))
 
 
 def parse_table(body: bytes) -> tuple[str, int, int]:
     """Name, handle and flags of a table."""
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     return text(parts.get(1)), _number(parts.get(4)), _number(parts.get(2))
 
 
 def parse_chain(body: bytes) -> tuple[str, NativeChain]:
     """Its table's name, and a chain."""
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     name, table = text(parts.get(3)), text(parts.get(1))
     if 4 not in parts:
         return table, NativeChain(name)
-    hook = dict(attributes(parts[4]))
+    hook = fields(parts[4])
     priority = struct.unpack(">i", hook[2])[0] if 2 in hook else 0
     return table, NativeChain(name, _number(hook.get(1)), priority, text(parts.get(7)))
 
@@ -123,7 +123,7 @@ def parse_rule(body: bytes, chains: Mapping[bytes, str]) -> NativeRule | None:
     All of a Pod's are read whenever one has changed, so nothing is taken apart that can be found: a few microseconds.
     Who puts the bytes of a comment elsewhere in a rule could as well give it that comment.
     """
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     chain = chains.get(parts.get(2, b""))
     if chain is None:
         return None
