@@ -93,10 +93,6 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
         ]
         return self.compatible + attribute(4 | NESTED, b"".join((*matches, self.comment, self.target)))
 
-    @property
-    def sets(self) -> list[str]:
-        return [part.name for part in self.matches if isinstance(part, SetMatch)]
-
 
 def encode(line: str) -> Encoded:
     """A rule's words as `rendering` writes them, without command and chain. Raises `Unencodable`.
