@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from enforcers.core.layout import Family
 from schemas import sets
 from schemas.policy import NodeUpdate, SetChange
 from schemas.programs import Program
@@ -31,6 +32,8 @@ class TrackedSet:
         self.members = set(members)
         self.version = first_version
         """Number of the newest change."""
+        self.wholes: dict[Family, tuple[bytes, ...]] = {}
+        """Each family of it as ipsets hold it, once somebody asked (`difference.contents`): the same for every Pod."""
         self._steps: deque[Step] = deque(maxlen=REMEMBERED)
 
     @property
@@ -47,6 +50,7 @@ class TrackedSet:
         self.members |= gains
         self.members -= losses
         self._steps.append(Step(gains, losses))
+        self.wholes.clear()
         self.version += 1
         return True
 

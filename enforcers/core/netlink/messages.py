@@ -50,7 +50,7 @@ def fields(data: bytes, at: int = 0) -> dict[int, bytes]:
 
 def text(data: bytes | None) -> str:
     """A name that the kernel keeps for whoever gave it: any bytes, so that what no terminal should see is escaped."""
-    found = (data or b"").split(b"\0", 1)[0].decode(errors="backslashreplace")
+    found = (data or b"").partition(b"\0")[0].decode(errors="backslashreplace")
     return found if found.isprintable() else found.encode("unicode_escape").decode()
 
 
