@@ -51,9 +51,9 @@ def test_following_changes_ends_where_writing_everything_ends(rounds):
         for added, removed in changes:
             sets[PEERS].change(added, removed)
         patch = compare(desired, NOTHING, sets) if known is None else advance(desired, known, sets)
-        for contents in (*patch.create, *patch.replace):
-            if contents.id == PEERS and contents.family == 4:
-                kernel = set(contents.members)
+        for whole in (*patch.create, *patch.replace):
+            if whole.id == PEERS and whole.family == 4:
+                kernel = set(whole.members)
         for each in (*patch.gain, *patch.lose):
             kernel = (kernel | set(each.added)) - set(each.removed)
         known = realized(desired, sets)
