@@ -5,6 +5,7 @@ Source: Linux ``uapi/linux/netfilter/nf_tables.h``. iptables-nft keeps a rule's 
 
 import hashlib
 import struct
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,7 +26,7 @@ ANY_FAMILY: Final = 0
 _FAMILIES: Final[dict[int, Family]] = {number: family for family, number in FAMILY_NUMBERS.items()}
 DIGEST_BYTES: Final = 16
 DORMANT: Final = 1
-HEAD_BYTES: Final = 4
+HEAD_BYTES, LENGTH_BYTES = 4, 2
 """Of an attribute."""
 COUNTER: Final = attribute(1, b"counter\0")
 """How that expression begins; its data follow."""
@@ -118,7 +119,7 @@ def parse_chain(body: bytes) -> tuple[str, NativeChain]:
 
 
 def parse_rule(body: bytes, chains: Mapping[bytes, str]) -> NativeRule | None:
-    """The rule, if its chain is one of *chains*: their names by what the kernel says for them.
+    """The rule, if its chain is one of *chains*: their names by the bytes that the kernel tells.
 
     All of a Pod's are read whenever one has changed, so nothing is taken apart that can be found: a few microseconds.
     Who puts the bytes of a comment elsewhere in a rule could as well give it that comment.
@@ -135,11 +136,12 @@ def parse_rule(body: bytes, chains: Mapping[bytes, str]) -> NativeRule | None:
 def _digest(does: bytes) -> bytes:
     """Of expressions, but for what the first counter among them has counted.
 
-    Where it stands and how long it is, is told by what comes before: with equal digests nothing else can differ.
+    Where it stands and how long it is, is told by what comes before: with equal digests nothing else can differ. A
+    Pod may put these bytes anywhere, also at the very end.
     """
     before, counter, rest = does.partition(COUNTER)
     if counter:
-        rest = rest[:HEAD_BYTES] + rest[struct.unpack_from("=H", rest)[0] :]
+        rest = rest[:HEAD_BYTES] + rest[int.from_bytes(rest[:LENGTH_BYTES], sys.byteorder) :]
     return hashlib.blake2b(before + counter + rest, digest_size=DIGEST_BYTES).digest()
 
 

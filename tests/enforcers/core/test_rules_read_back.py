@@ -2,6 +2,8 @@
 
 import struct
 
+import pytest
+
 from enforcers.core.netlink.messages import attribute
 from enforcers.core.netlink.nftables import NativeRule, parse_rule
 from enforcers.core.netlink.rules import COUNTER, encode
@@ -53,3 +55,10 @@ def test_a_rule_without_a_counter_is_another_one():
     does = expressions()
 
     assert read(does.replace(COUNTER, b"")).digest != read(does).digest
+
+
+@pytest.mark.parametrize("length", range(4))
+def test_a_rule_that_ends_like_a_counter_is_read_as_any_other(length):
+    begun = expressions().replace(COUNTER, b"") + attribute(1, b"counter\0") + bytes(length)
+
+    assert read(begun).digest != read(begun[:-1] + b"\1").digest
