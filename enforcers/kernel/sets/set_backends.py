@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from enforcers.core.difference import Contents, Membership
 from enforcers.core.layout import TEMPORARY, Family, set_name
@@ -69,9 +69,11 @@ Asked = tuple[bytes, str]
 class NetlinkSets:
     """*opened* gives the kept socket in the Pod's namespace."""
 
+    _revisions: ClassVar[dict[tuple[SetKind, Family], int]] = {}
+    """The kernel's newest of each type that was asked for: the same in every namespace."""
+
     def __init__(self, opened: Callable[[], NetlinkSocket]) -> None:
         self._opened = opened
-        self._revisions: dict[tuple[SetKind, Family], int] = {}  # the kernel's newest of each type that was asked for
 
     async def create(self, wholes: Iterable[Contents]) -> None:
         named = {set_name(whole.id, whole.family): whole for whole in wholes}
