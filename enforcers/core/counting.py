@@ -11,7 +11,7 @@ from schemas.local import RuleCounter
 from schemas.programs import Program
 
 _LINE: Final = re.compile(
-    rf'^\[(\d+):(\d+)\] -A ({layout.CHAIN_NAME}) .*--comment "?{re.escape(COMMENT)}[0-9a-f]+:([\w-]*)'
+    rf'^\[(\d+):(\d+)\] -A ({layout.CHAIN_NAME.pattern}) .*--comment "?{re.escape(COMMENT)}[0-9a-f]+:([\w-]*)'
 )
 
 

@@ -261,7 +261,10 @@ def realized(desired: Desired, sets: Sets) -> Realized:
 
 def contents(identity: str, family: Family, sets: Sets) -> Contents:
     """One family of a set, whole."""
-    return Contents(identity, family, tuple(of_family(kernel_members(identity, sets[identity].members), family)))
+    tracked = sets[identity]
+    if family not in tracked.wholes:
+        tracked.wholes[family] = tuple(of_family(kernel_members(identity, tracked.members), family))
+    return Contents(identity, family, tracked.wholes[family])
 
 
 def is_first(desired: Table, observed: ObservedTable, hook: str) -> bool:
@@ -304,7 +307,7 @@ def _displaced(family: Family, desired: Desired, observed: ObservedTable) -> lis
 def _changed(desired: Desired, family: Family, known: Table) -> str:
     """What is known stands there in our own words, so its jumps go in the same transaction."""
     table = desired.tables[family]
-    changed = [chain for chain in desired.chains[family] if known.chains.get(chain.name) != chain.comments]
+    changed = [chain for chain in desired.chains[family] if known.chains.get(chain.name) != table.chains[chain.name]]
     moved = [hook for hook in layout.HOOKS if table.jumps.get(hook) != known.jumps.get(hook)]
     lines = [known.jumps[hook].line(hook, "-D") for hook in moved if hook in known.jumps]
     lines += [table.jumps[hook].line(hook, "-I") for hook in moved if hook in table.jumps]

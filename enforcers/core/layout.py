@@ -30,10 +30,10 @@ HOOKS: Final = {"PREROUTING": IN, "POSTROUTING": OUT}
 """Built-in chain → ours, which stands first in it."""
 
 CHAIN_PREFIX: Final = "EW-"
-CHAIN_NAME: Final = rf"{CHAIN_PREFIX}[A-Z0-9-]{{1,25}}"
-"""As a regular expression, as is the next; earlier and later versions have other chains than those above."""
+CHAIN_NAME: Final = re.compile(rf"{CHAIN_PREFIX}[A-Z0-9-]{{1,25}}")
+"""Earlier and later versions have other chains than those above."""
 SET_PREFIX: Final = "ew-"
-SET_NAME: Final = rf"{SET_PREFIX}([a-z0-9]{{1,22}})-([46])(x?)"
+SET_NAME: Final = re.compile(rf"{SET_PREFIX}([a-z0-9]{{1,22}})-([46])(x?)")
 """Id, family, and `TEMPORARY` where it is that."""
 NODE_SET: Final = "node"
 """Id of the set of the own node's addresses. Not a set of the PCE's: every node fills its own."""
@@ -62,17 +62,17 @@ def set_name(identity: str, family: Family) -> str:
 
 def is_chain_name(name: str) -> bool:
     """Whether a chain of this name is ours."""
-    return re.fullmatch(CHAIN_NAME, name) is not None
+    return CHAIN_NAME.fullmatch(name) is not None
 
 
 def is_set_name(name: str) -> bool:
     """Whether an ipset of this name is ours, a temporary one included."""
-    return re.fullmatch(SET_NAME, name) is not None
+    return SET_NAME.fullmatch(name) is not None
 
 
 def parse_set_name(name: str) -> tuple[str, Family] | None:
     """Id and family of one of our ipsets; ``None`` for another's, or for a temporary one."""
-    found = re.fullmatch(SET_NAME, name)
+    found = SET_NAME.fullmatch(name)
     if found is None or found[3]:
         return None
     return found[1], 4 if found[2] == "4" else 6

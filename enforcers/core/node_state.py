@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from enforcers.core.layout import Family
 from schemas import sets
 from schemas.policy import NodeUpdate, SetChange
 from schemas.programs import Program
@@ -71,6 +72,8 @@ class TrackedSet:
         self.members = set(members)
         self.version = first_version
         """Number of the newest change."""
+        self.wholes: dict[Family, tuple[bytes, ...]] = {}
+        """Each family of it as ipsets hold it, once somebody asked (`difference.contents`): the same for every Pod."""
         self._releases = releases or Releases()
         self._changes: deque[_Change] = deque(maxlen=REMEMBERED)
 
@@ -88,6 +91,7 @@ class TrackedSet:
         self.members |= gains
         self.members -= losses
         self._changes.append(_Change(self._releases.update, gains, losses))
+        self.wholes.clear()
         self.version += 1
         return True
 

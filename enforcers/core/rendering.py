@@ -61,8 +61,8 @@ class KernelRule(msgspec.Struct, frozen=True, gc=False):
         return _comment(self.match, self.target, self.id)
 
     def line(self, chain: str, command: str = "-A") -> str:
-        parts = (command, chain, self.match, f'-m comment --comment "{self.comment}"', self.target)
-        return " ".join(part for part in parts if part)
+        match = f" {self.match}" if self.match else ""
+        return f'{command} {chain}{match} -m comment --comment "{self.comment}" {self.target}'
 
 
 @lru_cache(maxsize=REMEMBERED)

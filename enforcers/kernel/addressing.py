@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message
+from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, fields, message
 from enforcers.kernel.sockets import NETLINK_ROUTE, RECEIVE_BYTES, NetlinkRefused, NetlinkSocket
 from schemas.addresses import is_loopback
 
@@ -107,7 +107,7 @@ def _addresses(netlink: NetlinkSocket, links: Mapping[int, Link]) -> dict[bytes,
         if kind != NEWADDR:
             continue
         index = struct.unpack_from("=I", body, 4)[0]
-        parts = dict(attributes(body[8:]))
+        parts = fields(body, 8)
         address = parts.get(LOCAL) or parts.get(ADDRESS)
         if address is None or is_loopback(address):
             continue
@@ -125,7 +125,7 @@ def _links(netlink: NetlinkSocket) -> dict[int, Link]:
         if kind != NEWLINK:
             continue
         hardware, index = struct.unpack_from("=2xHi", body)
-        parts = dict(attributes(body[16:]))
+        parts = fields(body, 16)
         information = {kind: value.rstrip(b"\0") for kind, value in attributes(parts.get(LINK_INFO, b""))}
         shares = information.get(LINK_KIND) in SHARING
         name = parts.get(LINK_NAME, b"").rstrip(b"\0")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from enforcers.core.netlink.messages import ACK, REQUEST, attribute, attributes, message
+from enforcers.core.netlink.messages import ACK, REQUEST, attribute, fields, message
 from enforcers.kernel.namespaces import HERE, NoNamespace
 from enforcers.kernel.sockets import NETLINK_ROUTE, NetlinkRefused, NetlinkSocket
 
@@ -70,4 +70,4 @@ class NamespaceIds:
             if error.number == errno.EINVAL:  # a plain file, left when its namespace went
                 raise NoNamespace(path) from None
             raise
-        return int(struct.unpack("=i", dict(attributes(answer[4:]))[ID])[0])
+        return int(struct.unpack("=i", fields(answer, 4)[ID])[0])

@@ -5,7 +5,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -116,6 +116,17 @@ class NetlinkSocket:
                         raise NetlinkRefused(number)
                     return answers
                 answers.append(body)
+
+    def request_all(self, requests: Sequence[bytes]) -> list[int]:
+        """Send *requests* at once, each of which asks for an acknowledgement; return the errno of each, 0: it was done.
+
+        One that is refused keeps none of the others from being done.
+        """
+        self.socket.send(b"".join(requests))
+        numbers: list[int] = []
+        while len(numbers) < len(requests):
+            numbers += [error_number(body) for kind, body in messages(self.receive()) if kind == ERROR]
+        return numbers
 
     def transact(self, batch: bytes, last: int) -> tuple[int, int] | None:
         """Send *batch*, a transaction, whose message numbered *last* asks for an acknowledgement.

@@ -181,7 +181,7 @@ async def _rounds_per_second(
                 before += crowd.count
                 await until("every Pod to be written", lambda wanted=before: cven.writes >= wanted, poll_seconds=0.001)
             seconds = time.perf_counter() - began
-        assert not cven.exceptions, cven.exceptions
+        await until("no Pod to be left", lambda: not cven.exceptions)  # a slow round leaves Pods named as late
     return crowd.count * rounds / seconds
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from enforcers.core.netlink.messages import ACK, CREATE, DUMP, NESTED, REQUEST, attribute, attributes, message
+from enforcers.core.netlink.messages import ACK, CREATE, DUMP, NESTED, REQUEST, attribute, attributes, fields, message
 from schemas.addresses import ICMP, ICMPV6, TCP
 
 CTNETLINK: Final = 1 << 8
@@ -97,7 +97,7 @@ def statistics_request() -> bytes:
 
 def parse_statistics(body: bytes) -> tuple[int, int]:
     """Count and maximum; 0 for what an old kernel does not tell."""
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     count, maximum = (struct.unpack(">I", parts.get(each, bytes(4)))[0] for each in (COUNT, MAXIMUM))
     return count, maximum
 
@@ -138,7 +138,7 @@ def delete_request(connection: Connection) -> bytes:
 def parse(body: bytes) -> Connection | None:
     """One entry of a dump; ``None`` for what has no addresses or protocol."""
     family = body[0]
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     original, reply = _endpoints(parts.get(TUPLE_ORIGINAL, b"")), _endpoints(parts.get(TUPLE_REPLY, b""))
     if original is None or reply is None:
         return None
@@ -151,7 +151,7 @@ def parse(body: bytes) -> Connection | None:
 
 
 def _liberal(state: bytes) -> bool:
-    parts = dict(attributes(dict(attributes(state)).get(TCP_PART, b"")))
+    parts = fields(fields(state).get(TCP_PART, b""))
     return all(parts.get(each, b"\0")[0] & LIBERAL for each in (TCP_FLAGS_ORIGINAL, TCP_FLAGS_REPLY))
 
 
@@ -169,9 +169,9 @@ def _tuple(kind: int, ends: Endpoints) -> bytes:
 
 
 def _endpoints(data: bytes) -> Endpoints | None:
-    parts = dict(attributes(data))
+    parts = fields(data)
     addresses = {ADDRESS_KINDS[kind]: value for kind, value in attributes(parts.get(IP, b"")) if kind in ADDRESS_KINDS}
-    protocol = dict(attributes(parts.get(PROTOCOL, b"")))
+    protocol = fields(parts.get(PROTOCOL, b""))
     if len(addresses) != len(set(ADDRESS_KINDS.values())) or NUMBER not in protocol:
         return None
     number = protocol[NUMBER][0]

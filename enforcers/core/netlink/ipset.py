@@ -12,7 +12,7 @@ from typing import Final
 from enforcers.core import layout
 from enforcers.core.layout import Family, set_name
 from enforcers.core.netlink.ipset_members import BIG_ENDIAN, members_of, runs
-from enforcers.core.netlink.messages import ACK, DUMP, NESTED, REQUEST, attribute, attributes, message, text
+from enforcers.core.netlink.messages import ACK, DUMP, NESTED, REQUEST, attribute, fields, message, text
 from enforcers.core.observation import ObservedSets
 from enforcers.core.set_rendering import MAX_MEMBERS, TYPES, hash_size, kind
 
@@ -60,7 +60,7 @@ def revision_query(identity: str, family: Family) -> bytes:
 
 def revision(answer: bytes) -> int:
     """The newest one in the *answer*."""
-    return dict(attributes(answer[4:]))[REVISION][0]
+    return fields(answer, 4)[REVISION][0]
 
 
 def create(identity: str, family: Family, expected: int, revision: int, *, name: str = "") -> bytes:
@@ -103,7 +103,7 @@ def numbers_query() -> bytes:
 
 def read_numbers(bodies: Iterable[bytes]) -> dict[str, int]:
     """By name, the number by which rules name each set; none where the kernel does not tell them."""
-    told = (dict(attributes(body[4:])) for body in bodies)
+    told = (fields(body, 4) for body in bodies)
     return {text(parts[SETNAME]): int.from_bytes(parts[INDEX], "big") for parts in told if INDEX in parts}
 
 
@@ -126,7 +126,7 @@ def headers_of_ours(
     """
     found: dict[str, tuple[bytes, bool]] = {}
     for body in bodies:
-        parts = dict(attributes(body[4:]))
+        parts = fields(body, 4)
         if layout.is_set_name(name := text(parts.get(SETNAME))):
             key = layout.parse_set_name(name)
             limit = MAX_MEMBERS if readable is None else readable.get(name, -1)
@@ -144,7 +144,7 @@ def read_listing(bodies: Iterable[bytes]) -> ObservedSets:
     misshapen: set[tuple[str, Family]] = set()
     leftovers: list[str] = []
     for body in bodies:
-        parts = dict(attributes(body[4:]))
+        parts = fields(body, 4)
         name = text(parts.get(SETNAME))
         if not layout.is_set_name(name):
             continue
@@ -176,7 +176,7 @@ def _is_sound(identity: str, family: Family, header: dict[int, bytes]) -> bool:
 
 def _is_ours(identity: str, family: Family, header: dict[int, bytes]) -> bool:
     """Whether the set is one as we create it, but for its size."""
-    options = dict(attributes(header.get(DATA, b"")))
+    options = fields(header.get(DATA, b""))
     return (
         header[TYPENAME] == _typename(identity)
         and header.get(FAMILY) == bytes((FAMILY_NUMBERS[family],))
@@ -187,7 +187,7 @@ def _is_ours(identity: str, family: Family, header: dict[int, bytes]) -> bool:
 
 def _elements(header: dict[int, bytes]) -> int:
     """How many members it has; 0 also where an old kernel does not tell."""
-    return int.from_bytes(dict(attributes(header.get(DATA, b""))).get(ELEMENTS, b""), "big")
+    return int.from_bytes(fields(header.get(DATA, b"")).get(ELEMENTS, b""), "big")
 
 
 def _head(family: Family, name: str = "") -> bytes:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core.layout import Family
-from enforcers.core.netlink.messages import NESTED, attribute, attributes
+from enforcers.core.netlink.messages import NESTED, attribute, attributes, fields
 from schemas import addresses, sets
 from schemas.sets import SetKind
 
@@ -108,8 +108,8 @@ def _pack(which: SetKind, family: Family, member: bytes, *, listed: bool) -> byt
 
 def _read(which: SetKind, family: Family, data: bytes) -> bytes:
     """One listed member, whatever its form."""
-    parts = dict(attributes(data))
-    member = dict(attributes(parts.get(IP, b""))).get(ADDRESS_KINDS[family], b"")
+    parts = fields(data)
+    member = fields(parts.get(IP, b"")).get(ADDRESS_KINDS[family], b"")
     if which is SetKind.TUPLES:
         member += parts.get(PROTO, b"") + parts.get(PORT, b"")
     elif which is SetKind.BLOCKS:

@@ -35,9 +35,22 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
+def fields(data: bytes, at: int = 0) -> dict[int, bytes]:
+    """The payload of each attribute from *at* on, by kind; of several alike the last. A truncated one ends it."""
+    found: dict[int, bytes] = {}
+    end, header = len(data) - 4, _ATTRIBUTE.unpack_from
+    while at <= end:
+        length, kind = header(data, at)
+        if length < 4:
+            break
+        found[kind & TYPE_MASK] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
 def text(data: bytes | None) -> str:
     """A name that the kernel keeps for whoever gave it: any bytes, so that what no terminal should see is escaped."""
-    found = (data or b"").split(b"\0", 1)[0].decode(errors="backslashreplace")
+    found = (data or b"").partition(b"\0")[0].decode(errors="backslashreplace")
     return found if found.isprintable() else found.encode("unicode_escape").decode()
 
 

@@ -5,13 +5,14 @@ Source: Linux ``uapi/linux/netfilter/nf_tables.h``. iptables-nft keeps a rule's 
 
 import hashlib
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from enforcers.core.layout import Family
-from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, attributes, message, text
+from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, fields, message, text
 
 SUBSYSTEM: Final = 10 << 8
 NEW_TABLE, GET_TABLE, NEW_CHAIN, GET_CHAIN = SUBSYSTEM, SUBSYSTEM | 1, SUBSYSTEM | 3, SUBSYSTEM | 4
@@ -25,9 +26,13 @@ ANY_FAMILY: Final = 0
 _FAMILIES: Final[dict[int, Family]] = {number: family for family, number in FAMILY_NUMBERS.items()}
 DIGEST_BYTES: Final = 16
 DORMANT: Final = 1
-COUNTER, MATCH, COMMENT = (attribute(1, each) for each in (b"counter\0", b"match\0", b"comment\0"))
-"""How expressions begin, and the data of the one that is a comment."""
-INSIDE_MATCH: Final = len(MATCH) + 4
+HEAD_BYTES, LENGTH_BYTES = 4, 2
+"""Of an attribute."""
+COUNTER: Final = attribute(1, b"counter\0")
+"""How that expression begins; its data follow."""
+COMMENT: Final = attribute(1, b"comment\0") + attribute(2, bytes(4))
+"""Name and revision of the match; its text follows."""
+COMMENT_BYTES: Final = 256
 
 
 class Generation(msgspec.Struct, frozen=True, gc=False):
@@ -92,41 +97,52 @@ def delete_rule(family: Family, table: str, chain: str, handle: int) -> bytes:
 
 
 def parse_generation(body: bytes) -> Generation:
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     return Generation(_number(parts.get(1)), text(parts.get(3)), _number(parts.get(2)))
 
 
 def parse_table(body: bytes) -> tuple[str, int, int]:
     """Name, handle and flags of a table."""
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     return text(parts.get(1)), _number(parts.get(4)), _number(parts.get(2))
 
 
 def parse_chain(body: bytes) -> tuple[str, NativeChain]:
     """Its table's name, and a chain."""
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     name, table = text(parts.get(3)), text(parts.get(1))
     if 4 not in parts:
         return table, NativeChain(name)
-    hook = dict(attributes(parts[4]))
+    hook = fields(parts[4])
     priority = struct.unpack(">i", hook[2])[0] if 2 in hook else 0
     return table, NativeChain(name, _number(hook.get(1)), priority, text(parts.get(7)))
 
 
-def parse_rule(body: bytes, wanted: Callable[[str], bool]) -> NativeRule | None:
-    """The rule, if its chain is *wanted*: some microseconds, and all of a Pod's are read whenever one has changed."""
-    parts = dict(attributes(body[4:]))
-    chain = text(parts.get(2))
-    if not wanted(chain):
+def parse_rule(body: bytes, chains: Mapping[bytes, str]) -> NativeRule | None:
+    """The rule, if its chain is one of *chains*: their names by the bytes that the kernel tells.
+
+    All of a Pod's are read whenever one has changed, so nothing is taken apart that can be found: a few microseconds.
+    Who puts the bytes of a comment elsewhere in a rule could as well give it that comment.
+    """
+    parts = fields(body, 4)
+    chain = chains.get(parts.get(2, b""))
+    if chain is None:
         return None
-    comment, does = "", []
-    for _, expression in attributes(parts.get(4, b"")):
-        if not expression.startswith(COUNTER):
-            does.append(expression)
-            if not comment and expression.startswith(MATCH) and expression.startswith(COMMENT, INSIDE_MATCH):
-                comment = text(dict(attributes(expression[INSIDE_MATCH:])).get(3))
-    digest = hashlib.blake2b(b"".join(does), digest_size=DIGEST_BYTES).digest()
-    return NativeRule(chain, _number(parts.get(3)), comment, digest)
+    does = parts.get(4, b"")
+    comment = text(does.partition(COMMENT)[2][HEAD_BYTES : HEAD_BYTES + COMMENT_BYTES])
+    return NativeRule(chain, _number(parts.get(3)), comment, _digest(does))
+
+
+def _digest(does: bytes) -> bytes:
+    """Of expressions, but for what the first counter among them has counted.
+
+    Where it stands and how long it is, is told by what comes before: with equal digests nothing else can differ. A
+    Pod may put these bytes anywhere, also at the very end.
+    """
+    before, counter, rest = does.partition(COUNTER)
+    if counter:
+        rest = rest[:HEAD_BYTES] + rest[int.from_bytes(rest[:LENGTH_BYTES], sys.byteorder) :]
+    return hashlib.blake2b(before + counter + rest, digest_size=DIGEST_BYTES).digest()
 
 
 def _generic(family: int) -> bytes:

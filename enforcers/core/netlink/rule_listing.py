@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core import layout
-from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, message, text
+from enforcers.core.netlink.messages import DUMP, REQUEST, attributes, fields, message, text
 
 GET_RULES: Final = 10 << 8 | 7
 TABLE, CHAIN, EXPRESSIONS = 1, 2, 4
@@ -43,14 +43,14 @@ def parse(body: bytes) -> MarkRule | None:
     """The rule, if it is not ours and writes to the connection mark."""
     if not any(word in body for word in WRITING):
         return None
-    parts = dict(attributes(body[4:]))
+    parts = fields(body, 4)
     table, chain = (text(parts.get(each)) for each in (TABLE, CHAIN))
     if layout.is_chain_name(chain):
         return None
     bits, changing = 0, EVERY_BIT
     for _, element in attributes(parts.get(EXPRESSIONS, b"")):
-        expression = dict(attributes(element))
-        name, data = expression.get(NAME, b"").rstrip(b"\0"), dict(attributes(expression.get(DATA, b"")))
+        expression = fields(element)
+        name, data = expression.get(NAME, b"").rstrip(b"\0"), fields(expression.get(DATA, b""))
         if name == b"target":
             bits |= _target_bits(data)
         elif name == b"ct" and data.get(CT_KEY) == struct.pack(">I", CT_MARK):
@@ -79,7 +79,7 @@ def _target_bits(data: Mapping[int, bytes]) -> int:
 
 def _changed(data: Mapping[int, bytes]) -> int:
     """The bits that ``(mark & mask) ^ xor`` may change."""
-    mask, xor = (dict(attributes(data.get(each, b""))).get(VALUE, b"") for each in (BITWISE_MASK, BITWISE_XOR))
+    mask, xor = (fields(data.get(each, b"")).get(VALUE, b"") for each in (BITWISE_MASK, BITWISE_XOR))
     if len(mask) != 4 or len(xor) != 4:
         return EVERY_BIT
     kept, flipped = (int(each) for each in struct.unpack("=II", mask + xor))

@@ -7,13 +7,26 @@ Sources: Linux ``uapi/linux/netfilter/nf_tables.h`` (expressions), ``xt_*.h`` (t
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from enforcers.core.layout import CHAIN_PREFIX
+from enforcers.core.netlink.expressions import (
+    EQUAL,
+    REGISTER,
+    compare,
+    data,
+    expression,
+    extension,
+    meta,
+    number,
+    payload,
+    register,
+    verdict,
+)
 from enforcers.core.netlink.messages import NESTED, attribute
 from schemas.addresses import ICMP, ICMPV6, SCTP, TCP, UDP
 
@@ -24,11 +37,6 @@ PROTOCOLS: Final = {"icmp": ICMP, "tcp": TCP, "udp": UDP, "sctp": SCTP, "ipv6-ic
 FLAGS: Final = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32}
 VERDICTS: Final = {"DROP": 0, "ACCEPT": 1, "RETURN": -5}
 JUMP, GOTO = -3, -4
-REGISTER: Final = 1
-EQUAL: Final = 0
-META_KEYS: Final = {"-p": 16, "-i": 6, "-o": 7}
-TRANSPORT: Final = 2
-"""Base of an offset: the transport header."""
 CTSTATE, CTDIR = 0x1, 0x1000
 """XT_CONNTRACK_STATE, XT_CONNTRACK_DIRECTION."""
 STATES: Final = {"INVALID": 1, "ESTABLISHED": 2, "RELATED": 4, "NEW": 8}
@@ -37,6 +45,9 @@ MULTIPORT_DESTINATION: Final = 1
 MULTIPORT_SLOTS: Final = 15
 SOURCE_BITS: Final = (2, 4)
 """xt_set: whether the first, the second dimension is looked up by the packet's source."""
+COMMENT_BYTES: Final = 256
+COMMENT_HEAD: Final = extension("match", "comment", 0, bytes(COMMENT_BYTES))[:-COMMENT_BYTES]
+COUNTER: Final = expression("counter", attribute(1, bytes(8)) + attribute(2, bytes(8)))
 
 
 class Unencodable(Exception):
@@ -59,7 +70,7 @@ class SetMatch(msgspec.Struct, frozen=True, gc=False):
 def _set_match(index: int, asked: str) -> bytes:
     sides = asked.split(",")
     flags = sum(bit for side, bit in zip(sides, SOURCE_BITS, strict=False) if side == "src")
-    return _extension("match", "set", 4, struct.pack("=HBB", index, len(sides), flags).ljust(48, b"\0"))
+    return extension("match", "set", 4, struct.pack("=HBB", index, len(sides), flags).ljust(48, b"\0"))
 
 
 Part = bytes | SetMatch
@@ -70,16 +81,17 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
 
     compatible: bytes
     """NFTA_RULE_COMPAT: the protocol, for matches of xtables that insist on one."""
-    parts: tuple[Part, ...]
+    matches: tuple[Part, ...]
+    target: bytes
+    """The counter and what follows it."""
+    comment: bytes = b""
 
     def body(self, indices: Mapping[str, int]) -> bytes:
         """Its attributes. Raises `KeyError` for a set without a number."""
-        parts = [each if isinstance(each, bytes) else _set_match(indices[each.name], each.sides) for each in self.parts]
-        return self.compatible + attribute(4 | NESTED, b"".join(parts))
-
-    @property
-    def sets(self) -> list[str]:
-        return [part.name for part in self.parts if isinstance(part, SetMatch)]
+        matches = [
+            each if isinstance(each, bytes) else _set_match(indices[each.name], each.sides) for each in self.matches
+        ]
+        return self.compatible + attribute(4 | NESTED, b"".join((*matches, self.comment, self.target)))
 
 
 def encode(line: str) -> Encoded:
@@ -92,14 +104,13 @@ def encode(line: str) -> Encoded:
     encoded = _encode(matches + target)
     if not commented:
         return encoded
-    at = encoded.parts.index(COUNTER)
-    return Encoded(encoded.compatible, (*encoded.parts[:at], _comment(comment), *encoded.parts[at:]))
+    return Encoded(encoded.compatible, encoded.matches, encoded.target, _comment(comment))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _encode(line: str) -> Encoded:
     parts: list[Part] = []
-    target: tuple[Part, ...] = ()
+    target = b""
     protocol = module = ""
     for option, value in _options(line):
         try:
@@ -114,7 +125,19 @@ def _encode(line: str) -> Encoded:
                 protocol = value if option == "-p" else protocol
         except (KeyError, ValueError):
             raise Unencodable(line, f"{module} {option} {value}") from None
-    return Encoded(_compatible(protocol), (*parts, COUNTER, *target))
+    return Encoded(_compatible(protocol), tuple(_joined(parts)), COUNTER + target)
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """*parts*, with all that is between two sets as one."""
+    fixed = b""
+    for part in parts:
+        if isinstance(part, bytes):
+            fixed += part
+        else:
+            yield from (fixed, part)
+            fixed = b""
+    yield fixed
 
 
 def _options(line: str) -> Iterator[tuple[str, str]]:
@@ -137,25 +160,25 @@ def _match(module: str, option: str, value: str) -> tuple[Part, ...]:
 
 
 @lru_cache
-def _target(option: str, name: str) -> tuple[Part, ...]:
+def _target(option: str, name: str) -> bytes:
     if name == "CONNMARK":
-        return ()  # its option follows
+        return b""  # its option follows
     if option == "-j" and name in VERDICTS:
-        return (_verdict(VERDICTS[name]),)
+        return verdict(VERDICTS[name])
     if not name.startswith(CHAIN_PREFIX):  # an extension, for all that is known here
         raise ValueError(name)
-    return (_verdict(GOTO if option == "-g" else JUMP, name),)
+    return verdict(GOTO if option == "-g" else JUMP, name)
 
 
 @lru_cache
-def _mark_target(value: str) -> tuple[Part, ...]:
+def _mark_target(value: str) -> bytes:
     info = struct.pack("=IIIBBBx", *_masked(value), 0xFFFFFFFF, 0, 0, 0)
-    return (_extension("target", "CONNMARK", 2, info),)
+    return extension("target", "CONNMARK", 2, info)
 
 
 @lru_cache
 def _compatible(protocol: str) -> bytes:
-    return attribute(5 | NESTED, _number(1, _protocol(protocol) if protocol else 0) + _number(2, 0))
+    return attribute(5 | NESTED, number(1, _protocol(protocol) if protocol else 0) + number(2, 0))
 
 
 def _protocol(name: str) -> int:
@@ -168,7 +191,7 @@ def _protocol(name: str) -> int:
 def _link(option: str, name: str) -> list[Part]:
     if name.endswith("+"):  # any name that begins so, for the tool
         raise ValueError(name)
-    return [_meta(option), _compare(name.encode() + b"\0")]
+    return [meta(option), compare(name.encode() + b"\0")]
 
 
 # --- options of matches ----------------------------------------------------------------------------------------------
@@ -177,21 +200,21 @@ def _link(option: str, name: str) -> list[Part]:
 def _destination_port(value: str) -> list[Part]:
     first, last = (struct.pack(">H", port) for port in _range(value))
     if first == last:
-        return [_payload(2, 2), _compare(first)]
-    within = _register(1) + _number(2, EQUAL) + _data(3, first) + _data(4, last)
-    return [_payload(2, 2), _expression("range", within)]
+        return [payload(2, 2), compare(first)]
+    within = register(1) + number(2, EQUAL) + data(3, first) + data(4, last)
+    return [payload(2, 2), expression("range", within)]
 
 
 def _sctp_port(value: str) -> list[Part]:
     chunks = bytes(256) + bytes(4) + b"\xff\0\0" * 4 + bytes(4)  # map, kind of match, flags (none: -1), their count
     info = struct.pack("=HHHH", *_range(value), 0, 0) + chunks + struct.pack("=II", SCTP_DESTINATION_PORTS, 0)
-    return [_extension("match", "sctp", 0, info)]
+    return [extension("match", "sctp", 0, info)]
 
 
 def _tcp_flags(value: str) -> list[Part]:
     mask, wanted = (bytes((sum(FLAGS[flag] for flag in word.split(",")),)) for word in value.split())
-    masked = _register(1) + _number(2, REGISTER) + _number(3, 1) + _number(6, 0) + _data(4, mask) + _data(5, b"\0")
-    return [_payload(13, 1), _expression("bitwise", masked), _compare(wanted)]
+    masked = register(1) + number(2, REGISTER) + number(3, 1) + number(6, 0) + data(4, mask) + data(5, b"\0")
+    return [payload(13, 1), expression("bitwise", masked), compare(wanted)]
 
 
 def _destination_ports(value: str) -> list[Part]:
@@ -204,11 +227,11 @@ def _destination_ports(value: str) -> list[Part]:
     slots = MULTIPORT_SLOTS - len(ports)
     info = struct.pack("=BB", MULTIPORT_DESTINATION, len(ports))
     info += struct.pack(f"={MULTIPORT_SLOTS}H", *ports, *[0] * slots) + bytes((*continued, *[0] * slots, 0))
-    return [_extension("match", "multiport", 1, info)]
+    return [extension("match", "multiport", 1, info)]
 
 
 def _connection_mark(value: str) -> list[Part]:
-    return [_extension("match", "connmark", 1, struct.pack("=IIB", *_masked(value), 0))]
+    return [extension("match", "connmark", 1, struct.pack("=IIB", *_masked(value), 0))]
 
 
 def _connection_direction(value: str) -> list[Part]:
@@ -221,11 +244,11 @@ def _connection_state(value: str) -> list[Part]:
 
 def _conntrack(asked: int, inverted: int, states: int) -> bytes:
     info = bytes(146) + struct.pack("=HHH", asked, inverted, states)  # nothing is asked of addresses, ports, expiry
-    return _extension("match", "conntrack", 3, info.ljust(164, b"\0"))
+    return extension("match", "conntrack", 3, info.ljust(164, b"\0"))
 
 
 def _icmp_type(match: str, value: str) -> list[Part]:
-    return [_extension("match", match, 0, struct.pack("=BBBB", int(value), 0, 0xFF, 0))]
+    return [extension("match", match, 0, struct.pack("=BBBB", int(value), 0, 0xFF, 0))]
 
 
 def _comment(value: str) -> bytes:
@@ -234,7 +257,7 @@ def _comment(value: str) -> bytes:
 
 GENERAL: Final = ("-p", "-i", "-o")
 OPTIONS: Final[Mapping[tuple[str, str], Callable[[str], list[Part]]]] = {
-    ("", "-p"): lambda value: [_meta("-p"), _compare(bytes((_protocol(value),)))],
+    ("", "-p"): lambda value: [meta("-p"), compare(bytes((_protocol(value),)))],
     ("", "-i"): lambda value: _link("-i", value),
     ("", "-o"): lambda value: _link("-o", value),
     ("tcp", "--dport"): _destination_port,
@@ -262,50 +285,3 @@ def _range(text: str) -> tuple[int, int]:
 def _masked(text: str) -> tuple[int, int]:
     value, mask = text.split("/")
     return int(value, 0), int(mask, 0)
-
-
-# --- expressions -----------------------------------------------------------------------------------------------------
-
-
-def _expression(name: str, data: bytes) -> bytes:
-    return attribute(1 | NESTED, attribute(1, name.encode() + b"\0") + attribute(2 | NESTED, data))
-
-
-def _extension(kind: str, name: str, revision: int, info: bytes) -> bytes:
-    """A match or target of xtables; its data are as long as a multiple of the machine's word."""
-    padded = info + bytes(-len(info) % struct.calcsize("@P"))
-    return _expression(kind, attribute(1, name.encode() + b"\0") + _number(2, revision) + attribute(3, padded))
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack(">I", value))
-
-
-def _register(kind: int) -> bytes:
-    return _number(kind, REGISTER)
-
-
-def _data(kind: int, value: bytes) -> bytes:
-    return attribute(kind | NESTED, attribute(1, value))
-
-
-def _meta(key: str) -> bytes:
-    return _expression("meta", _number(2, META_KEYS[key]) + _register(1))
-
-
-def _compare(value: bytes) -> bytes:
-    return _expression("cmp", _register(1) + _number(2, EQUAL) + _data(3, value))
-
-
-def _payload(offset: int, length: int) -> bytes:
-    return _expression("payload", _register(1) + _number(2, TRANSPORT) + _number(3, offset) + _number(4, length))
-
-
-def _verdict(code: int, chain: str = "") -> bytes:
-    verdict = attribute(1, struct.pack(">i", code)) + (attribute(2, chain.encode() + b"\0") if chain else b"")
-    return _expression("immediate", _number(1, 0) + attribute(2 | NESTED, attribute(2 | NESTED, verdict)))
-
-
-COMMENT_BYTES: Final = 256
-COMMENT_HEAD: Final = _extension("match", "comment", 0, bytes(COMMENT_BYTES))[:-COMMENT_BYTES]
-COUNTER: Final = _expression("counter", attribute(1, bytes(8)) + attribute(2, bytes(8)))

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core.netlink.ipset import ADT, FAMILY, SETNAME, TYPENAME
-from enforcers.core.netlink.messages import attributes, text
+from enforcers.core.netlink.messages import fields, text
 
 DIGEST_BYTES: Final = 16
 
@@ -24,7 +24,7 @@ def by_name(bodies: Iterable[bytes]) -> dict[str, ListedSet]:
     pieces: dict[str, list[bytes]] = {}
     digests: dict[str, hashlib.blake2b] = {}
     for body in bodies:
-        parts = dict(attributes(body[4:]))
+        parts = fields(body, 4)
         name = text(parts.get(SETNAME))
         pieces.setdefault(name, []).append(body)
         digest = digests.setdefault(name, hashlib.blake2b(digest_size=DIGEST_BYTES))

@@ -6,6 +6,7 @@ from are only made where they are missing: nothing of them is set, above all no 
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -22,6 +23,8 @@ FAMILY_NUMBERS: Final[Mapping[Family, int]] = {4: 2, 6: 10}
 HOOK_NUMBERS: Final = {"PREROUTING": 0, "POSTROUTING": 4}
 PRIORITY: Final = -150
 """NF_IP_PRI_MANGLE."""
+CHAIN, RULES_CHAIN = 3, 2
+"""What names a chain: NFTA_CHAIN_NAME, and NFTA_RULE_CHAIN where a rule in it is meant."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -30,14 +33,12 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     line: str
     kind: int
     flags: int
-    family: Family
     place: bytes
+    """Family, table, and chain if any."""
     rule: Encoded | None = None
 
     def encode(self, indices: Mapping[str, int], sequence: int, *, last: bool) -> bytes:
-        body = struct.pack("=BBH", FAMILY_NUMBERS[self.family], 0, 0) + self.place
-        if self.rule is not None:
-            body += self.rule.body(indices)
+        body = self.place if self.rule is None else self.place + self.rule.body(indices)
         return message(self.kind, REQUEST | self.flags | (ACK if last else 0), body, sequence)
 
 
@@ -46,15 +47,10 @@ def steps(tables: Mapping[Family, str]) -> list[Step]:
     return [step for family, text in tables.items() for step in _steps(family, text)]
 
 
-def sets(transaction: Sequence[Step]) -> list[str]:
-    """The ipsets that it names, each once."""
-    return list(dict.fromkeys(name for step in transaction if step.rule is not None for name in step.rule.sets))
-
-
 def batch(transaction: Sequence[Step], indices: Mapping[str, int]) -> bytes:
     """All of it as one datagram; step n has the sequence number n + 1, and the last one is acknowledged.
 
-    *indices*: the number of each ipset in the namespace.
+    *indices*: the number of each ipset in the namespace. Raises `KeyError` for one that is named and has none.
     """
     generic = struct.pack(">BBH", 0, 0, SUBSYSTEM)
     bodies = [
@@ -64,25 +60,30 @@ def batch(transaction: Sequence[Step], indices: Mapping[str, int]) -> bytes:
 
 
 def _steps(family: Family, text: str) -> Iterator[Step]:
-    table = attribute(1, TABLE.encode() + b"\0")
-    yield Step(f"*{TABLE}", NEW_TABLE, CREATE, family, table)
-    for line in text.splitlines():
-        if line in (f"*{TABLE}", "COMMIT"):
-            continue
-        first, _, rest = line.partition(" ")
-        command, chain, rule = (":", first[1:], "") if first.startswith(":") else (first, *rest.partition(" ")[::2])
-        name, own = chain.encode() + b"\0", chain.startswith(CHAIN_PREFIX)
-        if command == ":" and own:
-            yield Step(line, NEW_CHAIN, CREATE, family, table + attribute(3, name))
-            yield Step(line, DELETE_RULE, 0, family, table + attribute(2, name))
-        elif command == "-A" and own:
-            yield Step(line, NEW_RULE, CREATE | APPEND, family, table + attribute(2, name), encode(rule))
+    begin, *lines, end = text.splitlines()
+    if (begin, end) != (f"*{TABLE}", "COMMIT"):
+        raise Unencodable(begin, end)
+    yield Step(begin, NEW_TABLE, CREATE, _place(family))
+    for line in lines:
+        command, _, rest = line.partition(" ")
+        chain, _, rule = rest.partition(" ")
+        if command == "-A" and chain.startswith(CHAIN_PREFIX):
+            yield Step(line, NEW_RULE, CREATE | APPEND, _place(family, RULES_CHAIN, chain), encode(rule))
+        elif command.startswith(f":{CHAIN_PREFIX}"):
+            yield Step(line, NEW_CHAIN, CREATE, _place(family, CHAIN, command[1:]))
+            yield Step(line, DELETE_RULE, 0, _place(family, RULES_CHAIN, command[1:]))
         elif command == "-I" and chain in HOOK_NUMBERS:
             hook = attribute(1, struct.pack(">I", HOOK_NUMBERS[chain])) + attribute(2, struct.pack(">i", PRIORITY))
-            base = table + attribute(3, name) + attribute(4 | NESTED, hook) + attribute(7, b"filter\0")
-            yield Step(line, NEW_CHAIN, CREATE, family, base)
-            yield Step(line, NEW_RULE, CREATE, family, table + attribute(2, name), encode(rule))
-        elif command == "-X" and own:
-            yield Step(line, DELETE_CHAIN, 0, family, table + attribute(3, name))
+            base = _place(family, CHAIN, chain) + attribute(4 | NESTED, hook) + attribute(7, b"filter\0")
+            yield Step(line, NEW_CHAIN, CREATE, base)
+            yield Step(line, NEW_RULE, CREATE, _place(family, RULES_CHAIN, chain), encode(rule))
+        elif command == "-X" and chain.startswith(CHAIN_PREFIX):
+            yield Step(line, DELETE_CHAIN, 0, _place(family, CHAIN, chain))
         else:
             raise Unencodable(line, command)
+
+
+@lru_cache
+def _place(family: Family, kind: int = CHAIN, chain: str = "") -> bytes:
+    table = struct.pack("=BBH", FAMILY_NUMBERS[family], 0, 0) + attribute(1, TABLE.encode() + b"\0")
+    return table + attribute(kind, chain.encode() + b"\0") if chain else table

@@ -77,9 +77,11 @@ def commit(netlink: NetlinkSocket, steps: Sequence[Step]) -> None:
     if not steps:
         return
     numbers = ipset.read_numbers(body for _, body in netlink.dump(ipset.numbers_query()))
-    if missing := [name for name in transaction.sets(steps) if name not in numbers]:
-        raise NetlinkRefused(errno.ENOENT, f"no set {', '.join(missing)}")
-    refused = netlink.transact(transaction.batch(steps, numbers), len(steps))
+    try:
+        batch = transaction.batch(steps, numbers)
+    except KeyError as error:
+        raise NetlinkRefused(errno.ENOENT, f"no set {error.args[0]}") from None
+    refused = netlink.transact(batch, len(steps))
     if refused is not None:
         number, sequence = refused
         line = steps[sequence - 1].line if sequence else "the transaction"

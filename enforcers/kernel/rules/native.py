@@ -67,13 +67,15 @@ def _tables(netlink: NetlinkSocket) -> dict[Family, ObservedTable]:
         if table == TABLE and (family := nftables.family_of(body)):
             chains[family].append(chain)
     return dict.fromkeys(FAMILIES, ObservedTable()) | {
-        family: observe_table(*head, chains[family], _rules(netlink, family)) for family, head in heads.items()
+        family: observe_table(*head, chains[family], _rules(netlink, family, chains[family]))
+        for family, head in heads.items()
     }
 
 
-def _rules(netlink: NetlinkSocket, family: Family) -> list[NativeRule]:
+def _rules(netlink: NetlinkSocket, family: Family, chains: Iterable[NativeChain]) -> list[NativeRule]:
+    names = {chain.name.encode() + b"\0": chain.name for chain in chains if is_of_interest(chain.name)}
     listed = _dump(netlink, nftables.rules_request(family, TABLE))
-    return [rule for body in listed if (rule := nftables.parse_rule(body, is_of_interest))]
+    return [rule for body in listed if (rule := nftables.parse_rule(body, names))]
 
 
 def _dump(netlink: NetlinkSocket, request: bytes) -> list[bytes]:

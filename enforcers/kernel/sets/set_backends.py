@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from enforcers.core.difference import Contents, Membership
 from enforcers.core.layout import TEMPORARY, Family, set_name
@@ -65,27 +65,32 @@ class SetBackend(Protocol):
         ...
 
 
+Asked = tuple[bytes, str]
+"""A request, and what it is to do, in words."""
+
+
 class NetlinkSets:
     """*opened* gives the kept socket in the Pod's namespace."""
 
+    _revisions: ClassVar[dict[tuple[SetKind, Family], int]] = {}
+    """The kernel's newest of each type that was asked for: the same in every namespace."""
+
     def __init__(self, opened: Callable[[], NetlinkSocket]) -> None:
         self._opened = opened
-        self._revisions: dict[tuple[SetKind, Family], int] = {}  # the kernel's newest of each type that was asked for
 
     async def create(self, wholes: Iterable[Contents]) -> None:
-        for whole in wholes:
-            try:
-                await self._fill(whole, set_name(whole.id, whole.family))
-            except NetlinkRefused as error:
-                if error.number != errno.EEXIST:
-                    raise
-                await self.replace([whole])
+        named = {set_name(whole.id, whole.family): whole for whole in wholes}
+        refused = await self._ask_all((self._creation(whole, name) for name, whole in named.items()), but=errno.EEXIST)
+        there = {name: named.pop(name) for name, number in zip(list(named), refused, strict=True) if number}
+        await self._ask_all(each for name, whole in named.items() for each in _filling(whole, name))
+        await self.replace(there.values())
 
     async def replace(self, wholes: Iterable[Contents]) -> None:
         for whole in wholes:
             name, temporary = set_name(whole.id, whole.family), set_name(whole.id, whole.family) + TEMPORARY
             await self.destroy(temporary)
-            await self._fill(whole, temporary)
+            await self._ask_all([self._creation(whole, temporary)])
+            await self._ask_all(_filling(whole, temporary))
             try:
                 self._ask(ipset.swap(temporary, name), f"swap {temporary} with {name}")
             except NetlinkRefused as error:
@@ -97,10 +102,12 @@ class NetlinkSets:
                 await self.destroy(temporary)
 
     async def change(self, memberships: Iterable[Membership]) -> None:
-        for each in memberships:
-            name = set_name(each.id, each.family)
-            for members, adding in ((each.added, True), (each.removed, False)):
-                await self._change(ipset.changes(each.id, each.family, members, adding=adding), name)
+        await self._ask_all(
+            (request, f"change {set_name(each.id, each.family)}")
+            for each in memberships
+            for members, adding in ((each.added, True), (each.removed, False))
+            for request in ipset.changes(each.id, each.family, members, adding=adding)
+        )
 
     async def destroy(self, name: str) -> None:
         for left in reversed(range(ATTEMPTS)):
@@ -119,10 +126,9 @@ class NetlinkSets:
     async def read(self, readable: Mapping[str, int] | None = None) -> ObservedSets:
         return ipset.read_listing(listed(self._opened(), readable))
 
-    async def _fill(self, whole: Contents, name: str) -> None:
-        revision = self._revision(whole)
-        self._ask(ipset.create(whole.id, whole.family, len(whole.members), revision, name=name), f"create {name}")
-        await self._change(ipset.changes(whole.id, whole.family, whole.members, adding=True, name=name), name)
+    def _creation(self, whole: Contents, name: str) -> Asked:
+        expected, revision = len(whole.members), self._revision(whole)
+        return ipset.create(whole.id, whole.family, expected, revision, name=name), f"create {name}"
 
     def _revision(self, whole: Contents) -> int:
         which = kind(whole.id)
@@ -131,11 +137,18 @@ class NetlinkSets:
             self._revisions[which, whole.family] = ipset.revision(answer)
         return self._revisions[which, whole.family]
 
-    async def _change(self, requests: Iterable[bytes], name: str) -> None:
-        for request in requests:
-            self._ask(request, f"change {name}")
-            if len(request) > LONG_BYTES:
+    async def _ask_all(self, asked: Iterable[Asked], *, but: int = 0) -> list[int]:
+        """The errno of each; all but 0 and *but* are raised. The kernel is entered once for many."""
+        refused: list[int] = []
+        for some in _datagrams(asked):
+            numbers = self._opened().request_all([request for request, _ in some])
+            for number, (_, doing) in zip(numbers, some, strict=True):
+                if number not in (0, but):
+                    raise _refusal(number, doing)
+            refused += numbers
+            if sum(len(request) for request, _ in some) > LONG_BYTES:
                 await asyncio.sleep(0)
+        return refused
 
     async def _make_way(self, whole: Contents, name: str) -> None:
         try:
@@ -149,8 +162,30 @@ class NetlinkSets:
         try:
             return self._opened().request(request)
         except NetlinkRefused as error:
-            reason = ipset.REASONS.get(error.number) or os.strerror(error.number)
-            raise NetlinkRefused(error.number, f"to {doing}: {reason}") from None
+            raise _refusal(error.number, doing) from None
+
+
+def _refusal(number: int, doing: str) -> NetlinkRefused:
+    return NetlinkRefused(number, f"to {doing}: {ipset.REASONS.get(number) or os.strerror(number)}")
+
+
+def _filling(whole: Contents, name: str) -> Iterator[Asked]:
+    for request in ipset.changes(whole.id, whole.family, whole.members, adding=True, name=name):
+        yield request, f"fill {name}"
+
+
+def _datagrams(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
+    """*asked* in order, as many at a time as are no longer than `LONG_BYTES`, one at least."""
+    some: list[Asked] = []
+    size = 0
+    for each in asked:
+        if some and size + len(each[0]) > LONG_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(each)
+        size += len(each[0])
+    if some:
+        yield some
 
 
 def listed(netlink: NetlinkSocket, readable: Mapping[str, int] | None = None) -> Iterator[bytes]:

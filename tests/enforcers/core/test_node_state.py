@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcers.core.difference import Realized, Table, advance, compare, desire, realized
+from enforcers.core.difference import Realized, Table, advance, compare, contents, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, Interface
 from enforcers.core.node_state import NodeState, TrackedSet
 from enforcers.core.observation import NOTHING
@@ -51,9 +51,9 @@ def test_following_changes_ends_where_writing_everything_ends(rounds):
         for added, removed in changes:
             sets[PEERS].change(added, removed)
         patch = compare(desired, NOTHING, sets) if known is None else advance(desired, known, sets)
-        for contents in (*patch.create, *patch.replace):
-            if contents.id == PEERS and contents.family == 4:
-                kernel = set(contents.members)
+        for whole in (*patch.create, *patch.replace):
+            if whole.id == PEERS and whole.family == 4:
+                kernel = set(whole.members)
         for each in (*patch.gain, *patch.lose):
             kernel = (kernel | set(each.added)) - set(each.removed)
         known = realized(desired, sets)
@@ -123,3 +123,15 @@ def test_a_pod_that_gets_another_id_at_the_runtime_is_let_go_of_under_the_old_on
 
     assert state.apply(NodeUpdate(programs=(mirrored("u", "new"),))) == {"old", "new"}
     assert state.programs.keys() == {"new"}
+
+
+def test_a_set_that_was_written_to_one_pod_is_written_to_the_next_as_it_is_by_then():
+    identity = set_id(SetKind.ADDRESSES, "peers")
+    tracked = TrackedSet([b"\x0a\0\0\1"])
+
+    def written() -> tuple[bytes, ...]:
+        return contents(identity, 4, {identity: tracked}).members
+
+    assert written() == (b"\x0a\0\0\1",)
+    tracked.change([b"\x0a\0\0\2"], [b"\x0a\0\0\1"])
+    assert written() == (b"\x0a\0\0\2",)

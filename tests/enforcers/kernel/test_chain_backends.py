@@ -11,7 +11,7 @@ import pytest
 from enforcers.core.difference import Realized, Sets, advance, compare, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, Interface
 from enforcers.core.netlink import transaction
-from enforcers.core.netlink.messages import ACK, REQUEST, attributes, message
+from enforcers.core.netlink.messages import ACK, REQUEST, fields, message
 from enforcers.core.netlink.rules import Unencodable
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING
@@ -249,4 +249,4 @@ def some_isolated() -> Program:
 def generation(netlink: NetlinkSocket) -> int:
     """Number of the namespace's newest rule change."""
     (answer,) = netlink.request(message(transaction.SUBSYSTEM << 8 | 16, REQUEST | ACK, bytes(4)))
-    return int.from_bytes(dict(attributes(answer[4:]))[1], "big")
+    return int.from_bytes(fields(answer, 4)[1], "big")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from compose.lab.capability import user_namespace_obstacles
+from enforcers.core.difference import Contents, Membership
 from enforcers.core.layout import set_name
 from enforcers.core.observation import ObservedSets
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace
@@ -85,6 +86,25 @@ async def test_what_is_to_be_replaced_need_not_be_there(given: Scene):
     await given.replace(ADDRESSES, host(1))
 
     assert await given.sets.read() == ObservedSets({ADDRESSES: frozenset({host(1)})})
+
+
+async def test_of_several_sets_that_are_made_the_one_that_is_there_holds_no_more_than_the_others(given: Scene):
+    sets = [Contents(*key, tuple(many(key, 3))) for key in KEYS]
+    await given.create(KEYS[2], *many(KEYS[2], 9)[5:])
+
+    await given.sets.create(sets)
+
+    assert await given.sets.read() == ObservedSets({(each.id, each.family): frozenset(each.members) for each in sets})
+
+
+async def test_of_several_changes_the_one_that_is_refused_is_named(given: Scene):
+    for key in (KEYS[0], KEYS[2]):
+        await given.create(key)
+
+    with pytest.raises(REFUSED) as refused:
+        await given.sets.change([Membership(*key, added=tuple(many(key, 3))) for key in KEYS[:3]])
+
+    assert set_name(*KEYS[1]) in f"{refused.value} {getattr(refused.value, 'line', '')}"
 
 
 async def test_what_is_there_already_or_gone_already_is_no_error(given: Scene):

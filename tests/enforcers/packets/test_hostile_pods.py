@@ -13,7 +13,7 @@ from enforcers.core.drift.verification import FOREIGN
 from enforcers.core.layout import TABLE, set_name
 from enforcers.core.netlink import nftables, transaction
 from enforcers.core.netlink.messages import attribute
-from enforcers.core.netlink.transaction import NEW_CHAIN, NEW_TABLE, Step
+from enforcers.core.netlink.transaction import CHAIN, CREATE, FAMILY_NUMBERS, NEW_CHAIN, NEW_TABLE, Step
 from enforcers.kernel import sockets as kernel_sockets
 from enforcers.kernel.connections import inspecting
 from enforcers.kernel.sets.set_backends import RestoreSets, listed
@@ -36,10 +36,10 @@ NAMES = {
 
 def make_chain(world: World, name: bytes) -> None:
     """The tools would refuse it; the kernel does not."""
-    table = attribute(1, TABLE.encode() + b"\0")
+    table = bytes((FAMILY_NUMBERS[4], 0, 0, 0)) + attribute(1, TABLE.encode() + b"\0")
     steps = [
-        Step("table", NEW_TABLE, 0x400, 4, table),
-        Step("chain", NEW_CHAIN, 0x400, 4, table + attribute(3, name + b"\0")),
+        Step("table", NEW_TABLE, CREATE, table),
+        Step("chain", NEW_CHAIN, CREATE, table + attribute(CHAIN, name + b"\0")),
     ]
     with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
         assert netlink.transact(transaction.batch(steps, {}), len(steps)) is None
