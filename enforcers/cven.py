@@ -5,8 +5,8 @@
     addresses ─────▶ node set ──┘   ▲
                                     └─ Drifting: what others changed
 
-Nothing is written before the node's complete state is known, from NATS or from the own snapshot; and the word of a
-snapshot sweeps nothing.
+Nothing is written before the node's complete state is known, from NATS or from the own snapshot; and no Pod loses its
+rules on the word of a snapshot, or on nobody's.
 """
 
 import asyncio

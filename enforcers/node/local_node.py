@@ -110,7 +110,7 @@ class LocalNode:
         self.mark_dirty(self.policy.apply(update))
         if update.complete:
             self.from_disk = False
-            self.mark_dirty(self.pods)  # what no program names is swept
+            self.mark_dirty(self.pods)  # rules of before may be there, which nobody asks for any more
         self.settled = update.mark is not None
         if update.mark is not None and self.policy.complete:
             self._marks.append(update.mark)
@@ -248,8 +248,13 @@ class LocalNode:
         return (self.known and not self.passive) or self.releasing(uid) is not None
 
     def may_sweep(self, uid: str) -> bool:
-        """Whether the Pod *uid* may lose its rules. Not on the word of a snapshot, which may be older than they are."""
-        return not self.from_disk or self.releasing(uid) is not None
+        """Whether the Pod *uid* may lose its rules: its program asks for none, or it is released.
+
+        Not on the word of a snapshot, which may be older than they are. Nor where no program names it any more: a Pod
+        runs on that was deleted by force, or whose node the API server has lost, or whose mirror is made anew.
+        """
+        told = uid in self.policy.programs and not self.from_disk
+        return told or self.releasing(uid) is not None
 
     def sets_of(self, program: Program | None) -> Sets:
         """What *program* names, taken with it: later the node may know other ones. Raises `KeyError`."""

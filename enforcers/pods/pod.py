@@ -111,7 +111,8 @@ class PodEnforcement:
     async def realize(self, program: Program | None, sets: Sets, *, sweep: bool = True) -> Patch:
         """Write what differs; return the patch that was written, an empty one where nothing did.
 
-        *sweep*: what is there of ours goes where *program* asks for nothing; else it stays, and the state is pending.
+        *sweep*: what is there of ours goes where *program* asks for nothing. Else it stays: in the state it has, or
+        pending where nobody here knows what it was written for.
         Raises `Unenforceable`, `NoAddress`, `NoNamespace`, `CommandFailed`, `NetlinkRefused`: call `doubt` then, and
         the namespace is read again at the next attempt.
         """
@@ -122,8 +123,9 @@ class PodEnforcement:
         desired = await self._desire(program)
         known = self._realized
         observed = None if known else await self._observe(desired, sets)
-        if observed and not desired.sets and not sweep:
-            self.state = PodState.PENDING
+        if not sweep and not desired.sets and (observed or (known and known.versions)):
+            if observed:
+                self.state = PodState.PENDING
             return Patch()
         if observed is not None:  # whoever wrote what is there may have ended before it judged the connections
             self.audit_due = bool(desired.sets)

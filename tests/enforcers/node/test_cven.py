@@ -107,16 +107,40 @@ async def test_a_tightening_cuts_when_the_state_is_complete(world):
             server.recv(64)
 
 
-async def test_a_program_that_goes_takes_everything_of_ours_with_it(world):
+async def test_a_pod_that_no_program_names_any_more_keeps_its_rules_until_one_asks_for_none(world):
     reader = Told(told(1, ALLOW, clients=both("a")))
     async with running(world, reader) as cven:
         await realized(cven, 1)
+        before = world.handles()
 
         reader.tell(NodeUpdate(gone=("uid-web",), mark=Mark(revision=2)))
         await realized(cven, 2)
+        assert world.handles() == before
+        assert cven.state_of("uid-web") is PodState.ENFORCED
 
+    reader = Told(told(3, clients=set()))
+    async with running(world, reader) as cven:  # who starts then knows nothing of it
+        await realized(cven, 3)
+        assert world.handles() == before
+        assert cven.state_of("uid-web") is PodState.PENDING
+
+        reader.tell(NodeUpdate(programs=(program(),), mark=Mark(revision=4)))
+        await realized(cven, 4)
         assert "EW-" not in world.rules()
         assert "ew-" not in world.command("web", "ipset", "list", "-n")
+        assert cven.state_of("uid-web") is PodState.OPEN
+
+
+async def test_a_pod_that_no_program_names_loses_its_rules_by_order(world):
+    reader = Told(told(1, DENY, clients=set()))
+    async with running(world, reader) as cven:
+        await realized(cven, 1)
+        reader.tell(NodeUpdate(gone=("uid-web",), mark=Mark(revision=2)))
+        await realized(cven, 2)
+
+        cven.node.order(Order(release="*", by="test"))
+
+        await until("its rules to go", lambda: "EW-" not in world.rules())
 
 
 async def test_a_pod_that_comes_back_in_another_namespace_is_programmed_there(world):
@@ -246,7 +270,7 @@ async def test_the_word_of_a_snapshot_takes_no_rule_away(world, programs: tuple[
         assert world.handles() == before
         assert cven.state_of("uid-web") is PodState.PENDING
 
-        reader.tell(told(8, clients=set()))
+        reader.tell(told(8, program(), clients=set()))
         await realized(cven, 8)
         assert "EW-" not in world.rules()
         assert cven.state_of("uid-web") is PodState.OPEN

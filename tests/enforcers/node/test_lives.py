@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from enforcers.cven import Cven
@@ -70,10 +71,12 @@ class Lives:
         mark = Mark(revision=self.revision)
         self.told.tell(NodeUpdate(programs=programs, sets=tuple(changes), mark=mark, complete=True))
 
-    def tell_gone(self, uids: Iterable[str]) -> None:
+    def tell_open(self, slots: Iterable[int], generation: int) -> None:
+        """Nothing isolates these any more."""
         self.revision += 1
-        gone = tuple(uids)
-        self.told.tell(NodeUpdate(gone=gone, mark=Mark(revision=self.revision)))
+        isolated = (self.crowd.program(slot, uid=self.uid(slot, generation)) for slot in slots)
+        programs = tuple(msgspec.structs.replace(each, ingress=None, egress=None) for each in isolated)
+        self.told.tell(NodeUpdate(programs=programs, mark=Mark(revision=self.revision)))
 
     async def live(self, cven, generation: int) -> None:
         crowd = self.crowd
@@ -91,8 +94,8 @@ class Lives:
         self.standing = generation
         self.tell(generation, first_port=5000 + generation, extra=generation % 3)
         await self.all_enforced(cven, whole)
+        self.tell_open(self.released, generation)
         released = [self.uid(slot, generation) for slot in self.released]
-        self.tell_gone(released)
         await until(
             "the released ones to hold nothing of ours",
             lambda: all(cven.state_of(uid) is PodState.OPEN for uid in released),
