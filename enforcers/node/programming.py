@@ -13,8 +13,8 @@ complete state is known.
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from typing import Final
 
 from enforcers.node.local_node import TROUBLE, LocalNode
@@ -81,7 +81,7 @@ class Programming:
             if before is not None:
                 await asyncio.wait([before])
             # Members cost microseconds: nobody waits with them until others have their rules.
-            async with nullcontext() if pod.holds_rules_of(self._node.program_of(uid)) else self._turns:
+            async with nullcontext() if pod.holds_rules_of(self._node.program_of(uid)) else self._turn():
                 self._waiting.pop(pod, None)
                 if self._node.may_write(uid):
                     await self._realize(uid, pod)
@@ -92,6 +92,25 @@ class Programming:
                 del self._newest[pod]
                 self._waiting.pop(pod, None)
             self._node.changed.set()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of so many. Who is late gives it to the next, and goes on beside: Pods can make their own tables slow."""
+        held = True
+
+        def give_back() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._turns.release()
+
+        await self._turns.acquire()
+        late = asyncio.get_running_loop().call_later(LATE_SECONDS, give_back)
+        try:
+            yield
+        finally:
+            late.cancel()
+            give_back()
 
     async def _end(
         self, begun: Mapping[str, asyncio.Task[None]], marks: list[Mark], before: asyncio.Task[None] | None

@@ -101,6 +101,25 @@ async def test_a_broken_pod_is_not_tried_again_with_every_change_of_its_neighbou
         assert cven.node.metrics.failures._value.get() < 20
 
 
+async def test_pods_that_are_slow_take_no_turn_from_their_neighbours(world, tmp_path, monkeypatch):
+    """One Pod at a time, and the first one's tool takes as long as the test wants."""
+    tool, go = shutil.which("iptables-nft-restore"), tmp_path / "go"
+    slow_here = f'[ "$(readlink /proc/self/ns/net)" != "net:[{world.path("b").stat().st_ino}]" ]'
+    slow = tmp_path / "iptables-nft-restore"
+    slow.write_text(f'#!/bin/sh\n{slow_here} || while [ ! -e {go} ]; do sleep 0.02; done\nexec {tool} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
+    first = msgspec.structs.replace(DENY, uid="uid-b", name="b")
+
+    async with running(world, Told(told(1, DENY, first, clients=set())), other, world.sandbox(), parallel=1) as cven:
+        await until("its neighbour's rules", lambda: cven.state_of("uid-web") is PodState.ENFORCED)
+        assert cven.state_of("uid-b") is PodState.PENDING
+
+        go.touch()
+        await until("its own", lambda: cven.state_of("uid-b") is PodState.ENFORCED)
+
+
 async def test_a_program_that_comes_while_others_are_written_finds_its_sets(world):
     """With one Pod at a time, the second one's program and a set of its own come while the first is written."""
     other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
