@@ -57,6 +57,7 @@ class Cluster:
         self.binaries = binaries
         self.proxy_mode = proxy_mode
         self.ipv6 = ipv6
+        self.service_ranges = SERVICE_RANGES if ipv6 else SERVICE_RANGES[:1]
         self.prefix = f"ew{os.getpid()}-{next(_NUMBERS)}"
         self.namespace = control_plane_namespace(self.prefix)
         networks = [NodeNetwork(self.prefix, number + 1) for number in range(nodes)]
@@ -159,7 +160,7 @@ class Cluster:
         plane.flags += [
             "--authorization-mode=Node,RBAC",
             f"--advertise-address={CONTROL_PLANE_ADDRESS}",
-            f"--service-cluster-ip-range={','.join(SERVICE_RANGES if self.ipv6 else SERVICE_RANGES[:1])}",
+            f"--service-cluster-ip-range={','.join(self.service_ranges)}",
             "--allow-privileged=true",
             f"--kubelet-client-certificate={certificates.certificate('kubelet-client')}",
             f"--kubelet-client-key={certificates.key('kubelet-client')}",
