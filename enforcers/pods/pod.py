@@ -23,7 +23,7 @@ from enforcers.core.difference import (
 )
 from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.observation import Observed
-from enforcers.core.set_rendering import readable
+from enforcers.core.set_rendering import reading_limits
 from enforcers.kernel import namespaces, tables
 from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
@@ -183,7 +183,7 @@ class PodEnforcement:
         return patch
 
     async def _observe(self, desired: Desired, sets: Sets) -> Observed:
-        observed = await tables.observe(self.sandbox.netns, self._set_backend, readable(desired.sets, sets))
+        observed = await tables.observe(self.sandbox.netns, self._set_backend, reading_limits(desired.sets, sets))
         self._take_legacy(observed.problems)
         return replace(observed, tables=self.read_back.suspicious(observed.tables))
 
@@ -263,7 +263,7 @@ class PodEnforcement:
         if interface and (moved := await asyncio.to_thread(of_links, self.sandbox, interface)):
             differences.append(moved)
         if isinstance(self._set_backend, NetlinkSets):
-            limits, read = readable(known.versions, sets), self.read_back.read_sets
+            limits, read = reading_limits(known.versions, sets), self.read_back.read_sets
             unknown, found = await self._netlink.use(lambda netlink: read(netlink, known.versions, limits))
         else:  # it was chosen since listings by netlink cannot be trusted here
             unknown, found = list(known.versions), await self._set_backend.read()
