@@ -8,7 +8,7 @@ shut out in between; an address that gets another owner is never in the sets of 
 follows the policy from change to change is told: what is compared as a whole gains first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Final
 
@@ -261,10 +261,11 @@ def realized(desired: Desired, sets: Sets) -> Realized:
 
 def contents(identity: str, family: Family, sets: Sets) -> Contents:
     """One family of a set, whole."""
-    tracked = sets[identity]
-    if family not in tracked.wholes:
-        tracked.wholes[family] = tuple(of_family(kernel_members(identity, tracked.members), family))
-    return Contents(identity, family, tracked.wholes[family])
+
+    def write(members: Set[bytes]) -> tuple[bytes, ...]:
+        return tuple(of_family(kernel_members(identity, members), family))
+
+    return Contents(identity, family, sets[identity].as_written(family, write))
 
 
 def is_first(desired: Table, observed: ObservedTable, hook: str) -> bool:

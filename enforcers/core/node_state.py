@@ -5,7 +5,7 @@ at number 41 needs only the changes since, not a comparison of everything.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Final
 
 import msgspec
@@ -24,6 +24,8 @@ take all that is lost for released would shut out every Pod that was only relabe
 
 
 class Step(msgspec.Struct, frozen=True):
+    """What a set gained and lost between two of its versions."""
+
     added: frozenset[bytes]
     removed: frozenset[bytes]
     released: frozenset[bytes] = frozenset()
@@ -58,7 +60,10 @@ class Releases:
 
 
 class _Change(msgspec.Struct, frozen=True):
+    """What a set gained and lost at once."""
+
     update: int
+    """The number of the update that told of it, as in `Releases`."""
     added: frozenset[bytes]
     removed: frozenset[bytes]
 
@@ -72,10 +77,9 @@ class TrackedSet:
         self.members = set(members)
         self.version = first_version
         """Number of the newest change."""
-        self.wholes: dict[Family, tuple[bytes, ...]] = {}
-        """Each family of it as ipsets hold it, once somebody asked (`difference.contents`): the same for every Pod."""
         self._releases = releases or Releases()
         self._changes: deque[_Change] = deque(maxlen=REMEMBERED)
+        self._written: dict[Family, tuple[bytes, ...]] = {}
 
     @property
     def told(self) -> Set[bytes]:
@@ -91,13 +95,19 @@ class TrackedSet:
         self.members |= gains
         self.members -= losses
         self._changes.append(_Change(self._releases.update, gains, losses))
-        self.wholes.clear()
+        self._written.clear()
         self.version += 1
         return True
 
+    def as_written(self, family: Family, write: Callable[[Set[bytes]], tuple[bytes, ...]]) -> tuple[bytes, ...]:
+        """What *write* makes of the members for one family: made once until they change, for all Pods that name it."""
+        if family not in self._written:
+            self._written[family] = write(self.members)
+        return self._written[family]
+
     @property
     def most(self) -> int:
-        """How many members it had at most, at any version that is remembered."""
+        """No fewer than it had at any version that is remembered."""
         return len(self.members) + sum(len(each.removed) for each in self._changes)
 
     def since(self, version: int) -> Step | None:
@@ -115,7 +125,7 @@ class TrackedSet:
         return None if step is None else frozenset((self.members - step.added) | step.removed)
 
     def _address_of(self, member: bytes) -> bytes:
-        """Of a block, which is nobody's, something that is no address."""
+        """Whose release counts for *member*: its own, in a set of addresses. Nobody owns, nor releases, a block."""
         return member
 
 

@@ -13,7 +13,7 @@ from enforcers.core.observation import NOTHING
 from schemas.addresses import TCP
 from schemas.policy import NodeUpdate, SetChange
 from schemas.programs import Direction, Program, Rule
-from schemas.sets import SetKind, address_of, endpoint, kind_of, set_id
+from schemas.sets import SetKind, endpoint, kind_of, set_id
 
 KINDS = (SetKind.ADDRESSES, SetKind.ADDRESSES, SetKind.TUPLES)
 SETS = [set_id(kind, name) for kind, name in zip(KINDS, "xyz", strict=True)]
@@ -153,7 +153,3 @@ def test_the_oldest_releases_are_forgotten_and_the_newest_are_not():
         True,
     ]
     assert not releases.since(2, many[3])
-
-
-def test_a_members_address_is_what_comes_before_its_port_or_length():
-    assert [address_of(kind_of(each), member(each, ADDRESSES[0])) for each in SETS] == [ADDRESSES[0]] * 3
