@@ -111,7 +111,7 @@ async def enforcing(world: World, **settings: Any) -> AsyncIterator[Cven]:
     """A Pod that only *a* may reach, on port 80, and whose rules are known to be right."""
     async with running(world, Told(told(1, ALLOW, clients=both("a"))), **settings) as cven:
         await realized(cven, 1)
-        await until("the rules to be read back", lambda: cven.node.pods["uid-web"].read_back.generation >= 0)
+        await until("the rules to be read back", lambda: cven.node.pods["uid-web"].tables.read_back.generation >= 0)
         yield cven
 
 
