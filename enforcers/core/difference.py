@@ -16,10 +16,10 @@ import msgspec
 
 from enforcers.core import layout
 from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
-from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import Observed, ObservedTable
 from enforcers.core.rendering import Chain, KernelRule, is_primed, jumps, prime, render
 from enforcers.core.set_rendering import differences, kernel_members, kind, of_family
+from enforcers.core.tracked_sets import TrackedSet
 from schemas.programs import Program
 from schemas.sets import SetKind
 

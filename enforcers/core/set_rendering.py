@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from enforcers.core.layout import FAMILIES, NODE_SET, Family, set_name
-from enforcers.core.node_state import TrackedSet
+from enforcers.core.tracked_sets import TrackedSet
 from schemas import addresses, sets
 from schemas.addresses import ICMP, ICMPV6, PROTOCOL_NAMES, PROTOCOLS
 from schemas.sets import SetKind

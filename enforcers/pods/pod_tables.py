@@ -40,7 +40,7 @@ class PodTables:
         self._chains: ChainBackend = NetlinkChains(netlink.use, tool) if chains == "netlink" else tool
 
     async def observe(self, sandbox: Sandbox, desired: Desired, sets: Sets) -> Observed:
-        """What is there of ours. What no set of *desired* can be is only said to be there."""
+        """What is there of ours. Of sets that *desired* does not name, or that are far too full: that they exist."""
         observed = await tables.observe(self._path, self._sets, reading_limits(desired.sets, sets))
         self._take_legacy(sandbox, observed.problems)
         return replace(observed, tables=self.read_back.suspicious(observed.tables))

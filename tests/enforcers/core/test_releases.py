@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from enforcers.core.difference import Patch, advance, compare, desire, realized
 from enforcers.core.layout import NODE_SET, Interface
-from enforcers.core.node_state import RELEASES, NodeState, Releases, TrackedSet
+from enforcers.core.node_state import NodeState
 from enforcers.core.observation import NOTHING
+from enforcers.core.tracked_sets import RELEASES, Releases, TrackedSet
 from schemas.addresses import TCP
 from schemas.policy import NodeUpdate, SetChange
 from schemas.programs import Direction, Program, Rule
