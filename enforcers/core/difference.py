@@ -8,7 +8,7 @@ shut out in between; an address that gets another owner is never in the sets of 
 follows the policy from change to change is told: what is compared as a whole gains first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Final
 
@@ -16,10 +16,10 @@ import msgspec
 
 from enforcers.core import layout
 from enforcers.core.layout import FAMILIES, TABLE, Family, Interface
-from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import Observed, ObservedTable
 from enforcers.core.rendering import Chain, KernelRule, is_primed, jumps, prime, render
 from enforcers.core.set_rendering import differences, kernel_members, kind, of_family
+from enforcers.core.tracked_sets import TrackedSet
 from schemas.programs import Program
 from schemas.sets import SetKind
 
@@ -261,10 +261,11 @@ def realized(desired: Desired, sets: Sets) -> Realized:
 
 def contents(identity: str, family: Family, sets: Sets) -> Contents:
     """One family of a set, whole."""
-    tracked = sets[identity]
-    if family not in tracked.wholes:
-        tracked.wholes[family] = tuple(of_family(kernel_members(identity, tracked.members), family))
-    return Contents(identity, family, tracked.wholes[family])
+
+    def write(members: Set[bytes]) -> tuple[bytes, ...]:
+        return tuple(of_family(kernel_members(identity, members), family))
+
+    return Contents(identity, family, sets[identity].as_written(family, write))
 
 
 def is_first(desired: Table, observed: ObservedTable, hook: str) -> bool:

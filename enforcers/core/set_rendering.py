@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from enforcers.core.layout import FAMILIES, NODE_SET, Family, set_name
-from enforcers.core.node_state import TrackedSet
+from enforcers.core.tracked_sets import TrackedSet
 from schemas import addresses, sets
 from schemas.addresses import ICMP, ICMPV6, PROTOCOL_NAMES, PROTOCOLS
 from schemas.sets import SetKind
@@ -61,9 +61,9 @@ def differences(identity: str, there: frozenset[bytes], wanted: frozenset[bytes]
     return added, removed
 
 
-def readable(identities: Iterable[str], sets: Mapping[str, TrackedSet]) -> dict[str, int]:
-    """By name of ipset, how many members it may have to be read at all, where it should hold one of *sets*."""
-    most = {identity: sets[identity].most + MOST_FOREIGN for identity in identities if identity in sets}
+def reading_limits(identities: Iterable[str], tracked: Mapping[str, TrackedSet]) -> dict[str, int]:
+    """By name of ipset, how many members it may have to be read at all; any other is not read."""
+    most = {identity: tracked[identity].most + MOST_FOREIGN for identity in identities if identity in tracked}
     return {set_name(identity, family): limit for identity, limit in most.items() for family in FAMILIES}
 
 

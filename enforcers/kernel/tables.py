@@ -19,12 +19,12 @@ from schemas.local import RuleCounter
 from schemas.programs import Program
 
 
-async def observe(namespace: Path, sets: SetBackend, readable: Mapping[str, int] | None = None) -> Observed:
+async def observe(namespace: Path, sets: SetBackend, limits: Mapping[str, int] | None = None) -> Observed:
     """Read what is there of ours; of sets what `SetBackend.read` does.
 
     Raises `NoNamespace`, `CommandFailed`, `NetlinkRefused`.
     """
-    (rules_read, legacy), found = await asyncio.gather(asyncio.to_thread(_read, namespace), sets.read(readable))
+    (rules_read, legacy), found = await asyncio.gather(asyncio.to_thread(_read, namespace), sets.read(limits))
     problems = await legacy_problems(namespace, legacy)
     return Observed(rules_read.tables, found.members, found.leftovers, problems, rules_read.generation)
 

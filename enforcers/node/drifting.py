@@ -85,7 +85,7 @@ class Drifting:
             self._suspect(uid).unheard = True
         for each in heard.changes:
             changed = self._uids.get(each.namespace, "")
-            if changed and not is_covered(each.generation, self._known[changed][0].read_back.generation):
+            if changed and not is_covered(each.generation, self._known[changed][0].tables.read_back.generation):
                 self._suspect(changed).changes.append(each.generation)
 
     def _suspect(self, uid: str) -> Suspicion:

@@ -16,8 +16,9 @@ from enforcers.core import layout
 from enforcers.core.connections.cutting import Cut
 from enforcers.core.difference import Patch, Sets
 from enforcers.core.layout import FAMILIES, Family
-from enforcers.core.node_state import NodeState, TrackedSet
+from enforcers.core.node_state import NodeState
 from enforcers.core.patch_text import describe
+from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel.namespaces import HERE, CommandFailed, NoNamespace
 from enforcers.kernel.rules.chain_backends import ChainBackendName
 from enforcers.kernel.sets.set_backends import BackendName

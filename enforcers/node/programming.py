@@ -85,7 +85,7 @@ class Programming:
                 self._waiting.pop(pod, None)
                 if self._node.may_write(uid):
                     await self._realize(uid, pod)
-                else:  # that was ordered while it waited for its turn
+                else:  # paused while it waited for its turn: dirty until it may be written to
                     self._node.mark_dirty([uid])
         finally:
             if self._newest.get(pod) is asyncio.current_task():

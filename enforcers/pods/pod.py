@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import structlog
-from msgspec.structs import replace
 
 from enforcers.core.connections.cutting import Cut, may_tighten
 from enforcers.core.difference import (
@@ -23,25 +21,21 @@ from enforcers.core.difference import (
 )
 from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.observation import Observed
-from enforcers.core.set_rendering import readable
-from enforcers.kernel import namespaces, tables
+from enforcers.kernel import namespaces
 from enforcers.kernel.connections.judging import Ground, Judged
 from enforcers.kernel.kept_socket import KeptSocket
 from enforcers.kernel.namespaces import CommandFailed
-from enforcers.kernel.rules.chain_backends import ChainBackend, ChainBackendName, NetlinkChains, RestoreChains
-from enforcers.kernel.rules.legacy_tables import legacy_problems, used_tables
-from enforcers.kernel.rules.native import RulesRead
-from enforcers.kernel.sets.set_backends import BackendName, NetlinkSets, RestoreSets, SetBackend
+from enforcers.kernel.rules.chain_backends import ChainBackendName
+from enforcers.kernel.sets.set_backends import BackendName
 from enforcers.pods.placement import Placement, Unenforceable
 from enforcers.pods.pod_connections import CutSink, PodConnections
-from enforcers.pods.verifying import ReadBack, of_links
+from enforcers.pods.pod_tables import PodTables
 from enforcers.runtimes.runtime import Sandbox
 from schemas.programs import Program
 from schemas.status import Difference, PodState
 
 PRIMING_SECONDS: Final = 1.0
 """For some ten thousand connections."""
-_log = structlog.get_logger("enforcers.pods.pod")
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -78,9 +72,6 @@ class PodEnforcement:
         """Patches written."""
         self.audit_due = False
         """Whether something was written since the connections were last judged that may forbid one of them."""
-        self.legacy: tuple[str, ...] = ()
-        """What else decides about its packets, as of the last time that its namespace was read or inspected."""
-        self.read_back = ReadBack()
         self.tampered = False
         """Someone changed what is ours, and it was not put back yet."""
         self._beginning = False
@@ -98,12 +89,8 @@ class PodEnforcement:
         self._turn = asyncio.Lock()
         self._namespace = namespaces.identity(sandbox.netns)
         self._netlink = KeptSocket(sandbox.netns)
+        self.tables = PodTables(sandbox.netns, self._netlink, backend, chains)
         self.connections = PodConnections(self._netlink, mark, node_netns, cut)
-        self._set_backend: SetBackend = (
-            NetlinkSets(self._netlink.opened) if backend == "netlink" else RestoreSets(sandbox.netns)
-        )
-        tool = RestoreChains(sandbox.netns)
-        self._chain_backend: ChainBackend = NetlinkChains(self._netlink.use, tool) if chains == "netlink" else tool
 
     def __repr__(self) -> str:
         return f"<enforcement of {self.sandbox.namespace}/{self.sandbox.name}, {self.state}, {self.writes} writes>"
@@ -122,7 +109,7 @@ class PodEnforcement:
     async def _realize(self, program: Program | None, sets: Sets, *, sweep: bool) -> Patch:
         desired = await self._desire(program)
         known = self._realized
-        observed = None if known else await self._observe(desired, sets)
+        observed = None if known else await self.tables.observe(self.sandbox, desired, sets)
         if not sweep and not desired.sets and (observed or (known and known.versions)):
             if observed:
                 self.state = PodState.PENDING
@@ -149,10 +136,8 @@ class PodEnforcement:
         if obstacle:
             self._realized = None
             raise Unenforceable(self.sandbox, obstacle)
-        if desired.sets and patch.writes_rules:  # what differs now someone else changed meanwhile
-            await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, desired.tables))
-        elif desired.sets and observed is not None:
-            self.read_back.take(RulesRead(observed.generation, True, observed.tables), desired.tables)
+        if desired.sets:
+            await self.tables.remember(desired, patch, observed)
         self.has_rules = bool(desired.sets)
         self.tampered = self.tampered and known is not None and bool(desired.sets)
         self.state = PodState.ENFORCED if desired.sets else PodState.OPEN
@@ -182,21 +167,11 @@ class PodEnforcement:
         self.connections.adopted(self.sandbox, judged)
         return patch
 
-    async def _observe(self, desired: Desired, sets: Sets) -> Observed:
-        observed = await tables.observe(self.sandbox.netns, self._set_backend, readable(desired.sets, sets))
-        self._take_legacy(observed.problems)
-        return replace(observed, tables=self.read_back.suspicious(observed.tables))
-
-    def _take_legacy(self, found: tuple[str, ...]) -> None:
-        news, self.legacy = found != self.legacy, found
-        if news and found:
-            _log.warning("others' rules", pod=f"{self.sandbox.namespace}/{self.sandbox.name}", found=found)
-
     async def _write(self, desired: Desired, sets: Sets, observed: Observed | None) -> Patch:
         """Write and return what differs from what was *observed*, or else from what was realized."""
         doubts = self._doubts
         if observed is None and self._realized is None:  # doubted since
-            observed = await self._observe(desired, sets)
+            observed = await self.tables.observe(self.sandbox, desired, sets)
         if observed is not None:
             patch = compare(desired, observed, sets)
         else:
@@ -205,9 +180,7 @@ class PodEnforcement:
         after = realized(desired, sets)  # before the write: *sets* may go on meanwhile
         if patch:
             self._realized = None
-            if patch.writes_rules:
-                self.read_back.forget_rules()
-            await tables.write(self.sandbox.netns, patch, self._set_backend, self._chain_backend)
+            await self.tables.write(patch)
             self.writes += 1
             self.audit_due = bool(desired.sets) and (self.audit_due or may_tighten(patch, self._program))
             if patch.writes_rules and not desired.sets:
@@ -222,7 +195,9 @@ class PodEnforcement:
         """
         async with self._turn:
             desired = await self._placement.desired(program, self.sandbox)
-            return list(map(str, await self._differences(realized(desired, sets), sets)))
+            wanted = realized(desired, sets)
+            found = await self.tables.differences(self.sandbox, self._placement.interface, wanted, sets)
+            return list(map(str, found))
 
     async def look(
         self,
@@ -242,10 +217,12 @@ class PodEnforcement:
             known = self._realized
             if known is None or not known.versions:
                 return None
-            right = self.read_back.generation
+            right = self.tables.read_back.generation
             if is_covered(right):
                 return Look(right, right, ())
-            differences = await self._differences(known, sets, with_sets=with_sets)
+            differences = await self.tables.differences(
+                self.sandbox, self._placement.interface, known, sets, with_sets=with_sets
+            )
             if differences:
                 self.tampered = True
                 if doubt:
@@ -253,26 +230,7 @@ class PodEnforcement:
                     self._placement.forget()
             elif with_sets:
                 self.tampered = False
-            return Look(right, self.read_back.generation, tuple(differences))
-
-    async def _differences(self, known: Realized, sets: Sets, *, with_sets: bool = True) -> list[Difference]:
-        differences = await self._netlink.use(lambda netlink: self.read_back.check_rules(netlink, known.tables))
-        if not with_sets or not known.versions:
-            return differences
-        interface = self._placement.interface
-        if interface and (moved := await asyncio.to_thread(of_links, self.sandbox, interface)):
-            differences.append(moved)
-        if isinstance(self._set_backend, NetlinkSets):
-            limits, read = readable(known.versions, sets), self.read_back.read_sets
-            unknown, found = await self._netlink.use(lambda netlink: read(netlink, known.versions, limits))
-        else:  # it was chosen since listings by netlink cannot be trusted here
-            unknown, found = list(known.versions), await self._set_backend.read()
-        members = {identity: sets[identity].at(known.versions[identity]) for identity in unknown if identity in sets}
-        remembered = {identity: wanted for identity, wanted in members.items() if wanted is not None}
-        if remembered:
-            check = self.read_back.check_sets
-            differences += await asyncio.to_thread(check, found, known.versions, remembered)
-        return differences
+            return Look(right, self.tables.read_back.generation, tuple(differences))
 
     def holds_rules_of(self, program: Program | None) -> bool:
         """Whether nothing but the members of sets can be other than *program* asks."""
@@ -297,7 +255,7 @@ class PodEnforcement:
         self._doubts += 1
         self._realized = self._desired = None
         self._placement.forget()
-        self.read_back.doubt()
+        self.tables.read_back.doubt()
         self._netlink.let_go()
 
     def close(self) -> None:
@@ -326,13 +284,12 @@ class PodEnforcement:
         """Look for what spoils enforcement though every rule stands. Raises `NoNamespace`, `NetlinkRefused`."""
         async with self._turn:
             await self.connections.inspect()
-            used = await asyncio.to_thread(used_tables, self.sandbox.netns)  # no event tells of them
-            self._take_legacy(await legacy_problems(self.sandbox.netns, used))
+            await self.tables.inspect(self.sandbox)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with it beside its rules; none where it has none."""
-        return (*self.legacy, *self.connections.problems) if self.has_rules else ()
+        return (*self.tables.legacy, *self.connections.problems) if self.has_rules else ()
 
     async def _desire(self, program: Program | None) -> Desired:
         """Rendered once per program. Raises `Unenforceable`, `NoAddress` where a program with rules has no place."""

@@ -72,15 +72,15 @@ class ReadBack:
         return differences
 
     def read_sets(
-        self, netlink: NetlinkSocket, versions: Mapping[str, int], readable: Mapping[str, int]
+        self, netlink: NetlinkSocket, versions: Mapping[str, int], limits: Mapping[str, int]
     ) -> tuple[list[str], ObservedSets]:
         """Which of the sets in *versions* are not as they were last found right, and what these hold.
 
-        *readable*: by name, how many members a set may have to be read.
+        *limits*: by name, how many members a set may have to be read at all.
         Raises `NetlinkRefused`. Blocks: some 30 ns per member that did not change.
         """
         names = {set_name(identity, family): identity for identity in versions for family in FAMILIES}
-        listed = set_listing.by_name(listing(netlink, readable))
+        listed = set_listing.by_name(listing(netlink, limits))
         self._listed = {name: each.digest for name, each in listed.items() if name in names}
         self._sets = {name: right for name, right in self._sets.items() if name in names}
         unknown = {

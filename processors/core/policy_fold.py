@@ -164,7 +164,7 @@ class PolicyFold:
         self._virtuals.settle(before, self._node_addresses)
         self._node_addresses = set()
         programs, gone, touched = self._program()
-        released = self._population.released
+        released = self._population.owners.released
         change = PolicyChange(sets=self._ledger.settle(), programs=programs, gone=gone, released=released)
         self._population.sweep()
         return Step(change, touched, self._virtuals.noticed)

@@ -17,9 +17,9 @@ from pyroute2 import IPSet
 from enforcers.core.difference import advance, compare, contents, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, TABLE, Family, Interface, set_name
 from enforcers.core.netlink import ipset, nftables, transaction
-from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING
 from enforcers.core.set_rendering import FAMILY_NAMES
+from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel import namespaces
 from enforcers.kernel.rules.chain_backends import PREFIXES
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket

@@ -275,7 +275,7 @@ async def _ours(logs: Logs, bus: NatsBus, world: World, events: int) -> list[flo
     async with _enforcing(logs, bus, world, web) as enforcer:
         await asyncio.wait_for(enforcer.cven.realized(offsets[-1]), ARRIVAL_SECONDS)
         pod = enforcer.cven.node.pods[web.metadata.uid]
-        pod._set_backend = Watched(pod._netlink.opened, times)
+        pod.tables._sets = Watched(pod._netlink.opened, times)
         await _emit(log, changed, times, RATE)
         seconds = await times.complete(events)
         await asyncio.wait_for(enforcer.cven.realized(await log.end() - 1), ARRIVAL_SECONDS)

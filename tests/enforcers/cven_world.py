@@ -1,11 +1,14 @@
 """A C-VEN in a world of namespaces, told its policy by the test."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import msgspec
+import pytest
 from prometheus_client import CollectorRegistry
 
 from enforcers.cven import Cven
@@ -18,7 +21,10 @@ from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
 from schemas.status import Tampering
 from streams.telemetry import Health
-from tests.enforcers.pod_world import ALLOW, CLIENTS, World, both, eventually
+from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, World, both, eventually, packed
+
+NEIGHBOUR_DENY: Final = msgspec.structs.replace(DENY, uid="uid-b", name="b")
+"""The program of `neighbour`."""
 
 
 def told(revision: int, *programs: Program, clients: set[bytes], complete: bool = True) -> NodeUpdate:
@@ -42,6 +48,25 @@ class Told:
 
     async def __anext__(self) -> NodeUpdate:
         return await self._updates.get()
+
+
+def neighbour(world: World) -> Sandbox:
+    """Another Pod of the node, where the peer *b* is; it is begun before *web*."""
+    return Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
+
+
+def slow_tool(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, where: Path | None = None) -> Path:
+    """Let the tool *name* wait, in the namespace *where* or in any, until the file is there that is returned.
+
+    The real tool then does its work; also after half a minute, where a test has failed. *folder* is for this alone.
+    """
+    go, slow = folder / "go", folder / name
+    elsewhere = f'[ "$(readlink /proc/self/ns/net)" != "net:[{where.stat().st_ino}]" ]' if where else "false"
+    waiting = f"for _ in $(seq 1500); do [ -e {go} ] && break; sleep 0.02; done"
+    slow.write_text(f'#!/bin/sh\n{elsewhere} || {waiting}\nexec {shutil.which(name)} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return go
 
 
 @asynccontextmanager
@@ -86,7 +111,7 @@ async def enforcing(world: World, **settings: Any) -> AsyncIterator[Cven]:
     """A Pod that only *a* may reach, on port 80, and whose rules are known to be right."""
     async with running(world, Told(told(1, ALLOW, clients=both("a"))), **settings) as cven:
         await realized(cven, 1)
-        await until("the rules to be read back", lambda: cven.node.pods["uid-web"].read_back.generation >= 0)
+        await until("the rules to be read back", lambda: cven.node.pods["uid-web"].tables.read_back.generation >= 0)
         yield cven
 
 

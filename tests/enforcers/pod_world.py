@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from enforcers.core.layout import DEFAULT_MARK, NODE_SET
-from enforcers.core.node_state import TrackedSet
+from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel.rules.chain_backends import ChainBackendName
 from enforcers.pods.pod import PodEnforcement
 from enforcers.runtimes.runtime import Sandbox

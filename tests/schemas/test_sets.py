@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.addresses import TCP, pack
-from schemas.sets import SetKind, block, contains, describe, echo, endpoint, here
+from schemas.sets import SetKind, address_of, block, contains, describe, echo, endpoint, here
 
 NETWORKS = st.builds(
     lambda number, prefix: ipaddress.IPv4Network((number << 24, prefix), strict=False),
@@ -37,6 +37,15 @@ def test_the_narrowest_block_around_an_address_decides_and_an_exception_says_no(
 def test_echo_is_told_as_what_it_is() -> None:
     members = [echo(pack("10.0.0.1")), echo(pack("fd00::1"))]
     assert [describe(SetKind.TUPLES, each) for each in members] == ["10.0.0.1 echo/ICMP", "fd00::1 echo/ICMPv6"]
+
+
+def test_the_address_of_a_member_is_what_comes_before_its_port_or_its_length() -> None:
+    for family, text in ((4, "10.0.0.0"), (6, "fd00::")):
+        address = pack(text)
+        tuples, blocks = endpoint(address, TCP, 80), block(ipaddress.ip_network(text))
+        members = {SetKind.ADDRESSES: address, SetKind.TUPLES: tuples, SetKind.BLOCKS: blocks}
+        assert members.keys() == set(SetKind)
+        assert {address_of(kind, member) for kind, member in members.items()} == {address}, f"IPv{family}"
 
 
 def test_a_tuple_at_every_address_of_the_own_node_reads_as_that() -> None:

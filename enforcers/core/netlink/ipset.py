@@ -117,20 +117,18 @@ def listing_query(name: str) -> bytes:
     return message(LIST, REQUEST | DUMP, _head(4, name))
 
 
-def headers_of_ours(
-    bodies: Iterable[bytes], readable: Mapping[str, int] | None = None
-) -> dict[str, tuple[bytes, bool]]:
+def headers_of_ours(bodies: Iterable[bytes], limits: Mapping[str, int] | None = None) -> dict[str, tuple[bytes, bool]]:
     """Of what is listed, by name what is ours, and whether to read it.
 
-    It is read if it is as we create it, and has no more members than *readable* grants its name; by default any.
+    It is read if it is as we create it, and has no more members than *limits* allow it; by default any number.
     """
     found: dict[str, tuple[bytes, bool]] = {}
     for body in bodies:
         parts = fields(body, 4)
         if layout.is_set_name(name := text(parts.get(SETNAME))):
             key = layout.parse_set_name(name)
-            limit = MAX_MEMBERS if readable is None else readable.get(name, -1)
-            found[name] = body, key is not None and _is_sound(*key, parts) and _elements(parts) <= limit
+            most = MAX_MEMBERS if limits is None else limits.get(name, -1)
+            found[name] = body, key is not None and _is_sound(*key, parts) and _elements(parts) <= most
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from enforcers.core.layout import Family
+from enforcers.core.netlink.expressions import COMMENT_BYTES
 from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, fields, message, text
 
 SUBSYSTEM: Final = 10 << 8
@@ -32,7 +33,6 @@ COUNTER: Final = attribute(1, b"counter\0")
 """How that expression begins; its data follow."""
 COMMENT: Final = attribute(1, b"comment\0") + attribute(2, bytes(4))
 """Name and revision of the match; its text follows."""
-COMMENT_BYTES: Final = 256
 
 
 class Generation(msgspec.Struct, frozen=True, gc=False):

@@ -15,6 +15,7 @@ import msgspec
 
 from enforcers.core.layout import CHAIN_PREFIX
 from enforcers.core.netlink.expressions import (
+    COMMENT_BYTES,
     EQUAL,
     REGISTER,
     compare,
@@ -45,7 +46,6 @@ MULTIPORT_DESTINATION: Final = 1
 MULTIPORT_SLOTS: Final = 15
 SOURCE_BITS: Final = (2, 4)
 """xt_set: whether the first, the second dimension is looked up by the packet's source."""
-COMMENT_BYTES: Final = 256
 COMMENT_HEAD: Final = extension("match", "comment", 0, bytes(COMMENT_BYTES))[:-COMMENT_BYTES]
 COUNTER: Final = expression("counter", attribute(1, bytes(8)) + attribute(2, bytes(8)))
 
@@ -182,10 +182,10 @@ def _compatible(protocol: str) -> bytes:
 
 
 def _protocol(name: str) -> int:
-    number = PROTOCOLS.get(name) or int(name)
-    if not number:  # any, for the tool
+    protocol = PROTOCOLS.get(name) or int(name)
+    if not protocol:  # any, for the tool
         raise ValueError(name)
-    return number
+    return protocol
 
 
 def _link(option: str, name: str) -> list[Part]:

@@ -14,8 +14,8 @@ from enforcers.core.difference import Desired, Patch, advance, compare, desire, 
 from enforcers.core.layout import FAMILIES, NODE_SET, TABLE, Family, Interface
 from enforcers.core.netlink import transaction
 from enforcers.core.netlink.rules import Unencodable
-from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING
+from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel.namespaces import CommandFailed, NoNamespace, run
 from enforcers.kernel.rules.chain_backends import PREFIXES, ChainBackendName, RestoreChains, commit
 from enforcers.kernel.scratch import scratch_namespace

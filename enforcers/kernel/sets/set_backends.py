@@ -26,7 +26,8 @@ ATTEMPTS: Final = 50
 PAUSE_SECONDS: Final = 0.01
 """A set stays busy for some 10 ms after its last rule went (the kernel waits for a grace period)."""
 LONG_BYTES: Final = 1 << 14
-"""Of a request: the kernel takes a good part of a millisecond for it, so that others have their turn in between."""
+"""Of requests sent at once: the kernel takes a good part of a millisecond for them, so that others have their turn in
+between."""
 IN_USE: Final = "is in use"
 NOT_THERE: Final = "does not exist"
 """The tool's words."""
@@ -57,10 +58,11 @@ class SetBackend(Protocol):
         """An ipset goes, if there is one; waits where the kernel still holds it."""
         ...
 
-    async def read(self, readable: Mapping[str, int] | None = None) -> ObservedSets:
+    async def read(self, limits: Mapping[str, int] | None = None) -> ObservedSets:
         """What there is of ours. Whatever else there is, and however much of it, is not read.
 
-        *readable*: by name, how many members a set may have to be read; others are only said to be there.
+        *limits*: by name, how many members a set may have to be read at all, by default any number; of others it is
+        only said that they are there.
         """
         ...
 
@@ -80,7 +82,8 @@ class NetlinkSets:
 
     async def create(self, wholes: Iterable[Contents]) -> None:
         named = {set_name(whole.id, whole.family): whole for whole in wholes}
-        refused = await self._ask_all((self._creation(whole, name) for name, whole in named.items()), but=errno.EEXIST)
+        creations = (self._creation(whole, name) for name, whole in named.items())
+        refused = await self._ask_all(creations, tolerated=errno.EEXIST)
         there = {name: named.pop(name) for name, number in zip(list(named), refused, strict=True) if number}
         await self._ask_all(each for name, whole in named.items() for each in _filling(whole, name))
         await self.replace(there.values())
@@ -123,8 +126,8 @@ class NetlinkSets:
                 await asyncio.sleep(0)  # there may be thousands, of whoever called them so
                 return
 
-    async def read(self, readable: Mapping[str, int] | None = None) -> ObservedSets:
-        return ipset.read_listing(listed(self._opened(), readable))
+    async def read(self, limits: Mapping[str, int] | None = None) -> ObservedSets:
+        return ipset.read_listing(listed(self._opened(), limits))
 
     def _creation(self, whole: Contents, name: str) -> Asked:
         expected, revision = len(whole.members), self._revision(whole)
@@ -137,18 +140,18 @@ class NetlinkSets:
             self._revisions[which, whole.family] = ipset.revision(answer)
         return self._revisions[which, whole.family]
 
-    async def _ask_all(self, asked: Iterable[Asked], *, but: int = 0) -> list[int]:
-        """The errno of each; all but 0 and *but* are raised. The kernel is entered once for many."""
-        refused: list[int] = []
+    async def _ask_all(self, asked: Iterable[Asked], *, tolerated: int = 0) -> list[int]:
+        """The errno of each, 0: done; any but *tolerated* is raised. The kernel is entered once for many."""
+        answers: list[int] = []
         for some in _datagrams(asked):
+            if answers:
+                await asyncio.sleep(0)
             numbers = self._opened().request_all([request for request, _ in some])
             for number, (_, doing) in zip(numbers, some, strict=True):
-                if number not in (0, but):
+                if number not in (0, tolerated):
                     raise _refusal(number, doing)
-            refused += numbers
-            if sum(len(request) for request, _ in some) > LONG_BYTES:
-                await asyncio.sleep(0)
-        return refused
+            answers += numbers
+        return answers
 
     async def _make_way(self, whole: Contents, name: str) -> None:
         try:
@@ -188,12 +191,12 @@ def _datagrams(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
         yield some
 
 
-def listed(netlink: NetlinkSocket, readable: Mapping[str, int] | None = None) -> Iterator[bytes]:
-    """What is listed of our sets: of all the header, of those with no more members than is *readable* also these.
+def listed(netlink: NetlinkSocket, limits: Mapping[str, int] | None = None) -> Iterator[bytes]:
+    """What is listed of our sets: of all the header, of those with no more members than their *limits* also these.
 
     Others' sets may hold any number of them, and so may one that is called like ours, or was. Raises `NetlinkRefused`.
     """
-    headers = ipset.headers_of_ours((body for _, body in netlink.dump(ipset.headers_query())), readable)
+    headers = ipset.headers_of_ours((body for _, body in netlink.dump(ipset.headers_query())), limits)
     for name, (header, is_read) in headers.items():
         yield header
         if is_read:
@@ -249,7 +252,8 @@ class RestoreSets:
             else:
                 return
 
-    async def read(self, readable: Mapping[str, int] | None = None) -> ObservedSets:
+    async def read(self, limits: Mapping[str, int] | None = None) -> ObservedSets:
+        """All of them, whatever their *limits*: the tool cannot be told, and is refused if it has too much to say."""
         return await asyncio.to_thread(parse_sets, await run(self._namespace, ["ipset", "save"]))
 
     async def _restore(self, lines: list[str], *options: str) -> None:

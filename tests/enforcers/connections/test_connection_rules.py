@@ -51,7 +51,7 @@ async def test_a_cven_writes_chains_as_the_run_says(world):
         await realized(cven, 1)
 
         assert cven.node.chain_backend == world.chains
-        assert isinstance(cven.node.pods["uid-web"]._chain_backend, CHAINS[world.chains])
+        assert isinstance(cven.node.pods["uid-web"].tables._chains, CHAINS[world.chains])
 
 
 async def test_4_1_a_reply_earns_no_mark_so_that_a_cut_connection_stays_cut_however_the_server_pushes(world):

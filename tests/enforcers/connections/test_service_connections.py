@@ -14,7 +14,7 @@ from compose.lab.network import Lab
 from compose.lab.plan import LabPod, Layout, VirtualPort
 from enforcers.core.connections.cutting import Cut
 from enforcers.core.layout import DEFAULT_MARK
-from enforcers.core.node_state import TrackedSet
+from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel import namespaces
 from enforcers.pods.pod import PodEnforcement
 from schemas import addresses

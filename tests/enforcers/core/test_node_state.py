@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from enforcers.core.difference import Realized, Table, advance, compare, contents, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, Interface
-from enforcers.core.node_state import NodeState, TrackedSet
+from enforcers.core.node_state import NodeState
 from enforcers.core.observation import NOTHING
+from enforcers.core.tracked_sets import TrackedSet
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Direction, Program, Rule
 from schemas.sets import SetKind, set_id

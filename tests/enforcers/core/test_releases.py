@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from enforcers.core.difference import Patch, advance, compare, desire, realized
 from enforcers.core.layout import NODE_SET, Interface
-from enforcers.core.node_state import RELEASES, NodeState, Releases, TrackedSet
+from enforcers.core.node_state import NodeState
 from enforcers.core.observation import NOTHING
+from enforcers.core.tracked_sets import RELEASES, Releases, TrackedSet
 from schemas.addresses import TCP
 from schemas.policy import NodeUpdate, SetChange
 from schemas.programs import Direction, Program, Rule
-from schemas.sets import SetKind, address_of, endpoint, kind_of, set_id
+from schemas.sets import SetKind, endpoint, kind_of, set_id
 
 KINDS = (SetKind.ADDRESSES, SetKind.ADDRESSES, SetKind.TUPLES)
 SETS = [set_id(kind, name) for kind, name in zip(KINDS, "xyz", strict=True)]
@@ -153,7 +154,3 @@ def test_the_oldest_releases_are_forgotten_and_the_newest_are_not():
         True,
     ]
     assert not releases.since(2, many[3])
-
-
-def test_a_members_address_is_what_comes_before_its_port_or_length():
-    assert [address_of(kind_of(each), member(each, ADDRESSES[0])) for each in SETS] == [ADDRESSES[0]] * 3

@@ -8,9 +8,9 @@ from enforcers.core import layout
 from enforcers.core.difference import compare, desire
 from enforcers.core.layout import Interface
 from enforcers.core.netlink.nftables import DORMANT, NativeChain, NativeRule
-from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import HOOK_NUMBERS, NOTHING, PRIORITY, Observed, ObservedTable, observe_table
 from enforcers.core.rendering import MULTIPORT_SLOTS, render
+from enforcers.core.tracked_sets import TrackedSet
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import Denial, Direction, PortRange, Program, Rule, Virtual, denial_id
 from schemas.sets import SetKind, set_id

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Set
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enforcers.core.node_state import NodeState, TupleSet
+from enforcers.core.node_state import NodeState
+from enforcers.core.tracked_sets import TupleSet
 from schemas import addresses, sets
 from schemas.addresses import TCP
 from schemas.policy import NodeUpdate, SetChange

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from enforcers.core import layout
 from enforcers.core.layout import Family, Interface
-from enforcers.core.node_state import TrackedSet, TupleSet
 from enforcers.core.rendering import render
+from enforcers.core.tracked_sets import TrackedSet, TupleSet
 from schemas import addresses, sets
 from schemas.addresses import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP
 from schemas.programs import Direction, PortRange, Program, Rule, Virtual

@@ -13,8 +13,8 @@ from enforcers.core.layout import FAMILIES, NODE_SET, Interface
 from enforcers.core.netlink import transaction
 from enforcers.core.netlink.messages import ACK, REQUEST, fields, message
 from enforcers.core.netlink.rules import Unencodable
-from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING
+from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel.namespaces import CommandFailed, run
 from enforcers.kernel.rules.chain_backends import PREFIXES, ChainBackend, NetlinkChains, RestoreChains, commit
 from enforcers.kernel.scratch import scratch_namespace

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from enforcers.core.difference import Contents, Membership, advance, compare, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, Interface
-from enforcers.core.node_state import NodeState, TrackedSet
+from enforcers.core.node_state import NodeState
 from enforcers.core.observation import NOTHING, ObservedSets
+from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel import tables
 from enforcers.kernel.rules.chain_backends import RestoreChains
 from enforcers.kernel.sets.set_backends import SetBackend

@@ -266,6 +266,28 @@ async def test_file_descriptors_may_have_any_number(given: Scene):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.usefixtures("capable")
+async def test_others_have_their_turn_between_any_two_writes_by_netlink_however_short():
+    wholes = [Contents(*key, many(key, 300)) for key in KEYS]
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    with scene("netlink") as given:
+        await given.sets.create(Contents(each.id, each.family, ()) for each in wholes)
+        others = asyncio.create_task(take_turns(), name="others")
+        await asyncio.sleep(0)
+        before = turns
+        await given.sets.change([Membership(each.id, each.family, added=each.members) for each in wholes])
+        others.cancel()
+
+    assert turns - before >= 2
+
+
 async def test_netlink_spawns_nothing(capable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with scene("netlink") as given:
         monkeypatch.setenv("PATH", str(tmp_path))  # there is no program to be found

@@ -1,9 +1,9 @@
 """Realized means written, in both families: nothing is confirmed before, and what cannot be is named beside it."""
 
-import shutil
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from enforcers.kernel.sockets import NetlinkSocket
 from enforcers.node import acknowledging
 from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.status import PodState
-from tests.enforcers.cven_world import Told, realized, running, told, until
+from tests.enforcers.cven_world import Told, realized, running, slow_tool, told, until
 from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, World, both
 from tests.enforcers.sockets import passes
 
@@ -25,15 +25,31 @@ def isolated_in(world: World, family: int) -> bool:
     return "default-" in world.rules(family=family)
 
 
+@contextmanager
+def held_judging(
+    monkeypatch: pytest.MonkeyPatch, whose: Callable[[Ground], bool] = lambda ground: True
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """While inside, an audit on such a ground sets the first event and then waits for the second."""
+    audit, begun, go = judging.audit, threading.Event(), threading.Event()
+
+    def slowly(netlink: NetlinkSocket, ground: Ground) -> judging.Judged:
+        if whose(ground):
+            begun.set()
+            assert go.wait(20)
+        return audit(netlink, ground)
+
+    monkeypatch.setattr(judging, "audit", slowly)
+    try:
+        yield begun, go
+    finally:
+        go.set()
+
+
 async def test_a_revision_is_not_confirmed_for_a_pod_that_has_only_one_family(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """IPv6 takes as long as the test wants; the real tool then does its work."""
-    tool, go = shutil.which("ip6tables-nft-restore"), tmp_path / "go"
-    slow = tmp_path / "ip6tables-nft-restore"
-    slow.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.02; done\nexec {tool} "$@"\n')
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    """IPv6 takes as long as the test wants."""
+    go = slow_tool(tmp_path, monkeypatch, "ip6tables-nft-restore")
 
     async with running(world, Told(told(7, DENY, clients=set()))) as cven:
         await until("IPv4 to be written", lambda: isolated_in(world, 4))
@@ -91,16 +107,9 @@ async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exce
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
     """Every acknowledgement of its node would wait for a Pod that has a million."""
-    audit, go = judging.audit, threading.Event()
-
-    def slowly(*arguments: Any) -> judging.Judged:
-        assert go.wait(20)
-        return audit(*arguments)
-
-    monkeypatch.setattr(judging, "audit", slowly)
     world.listen("web", 80)
     reader = Told(told(6, ALLOW, clients=both("a")))
-    try:
+    with held_judging(monkeypatch) as (_, go):
         async with running(world, reader) as cven:
             await realized(cven, 6)
             assert world.reaches("a", "web", 80)
@@ -113,23 +122,14 @@ async def test_a_pod_with_more_connections_than_can_be_judged_in_time_is_an_exce
 
             go.set()
             await until("the exception to end", lambda: cven.exceptions == ())
-    finally:
-        go.set()
 
 
 async def test_what_is_wrong_with_a_pod_is_not_forgotten_for_its_connections_being_judged(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
-    audit, go = judging.audit, threading.Event()
-
-    def slowly(*arguments: Any) -> judging.Judged:
-        assert go.wait(20)
-        return audit(*arguments)
-
-    monkeypatch.setattr(judging, "audit", slowly)
     monkeypatch.setattr(acknowledging, "LATE_SECONDS", 0.05)
     world.connected("a", "web", 80)
-    try:
+    with held_judging(monkeypatch) as (_, go):
         async with running(world, Told(told(6, ALLOW, clients=both("a")))) as cven:
             await realized(cven, 6)
             cven.node.failing["uid-web"] = "something else"
@@ -138,26 +138,15 @@ async def test_what_is_wrong_with_a_pod_is_not_forgotten_for_its_connections_bei
 
             assert cven.node.failing == {"uid-web": "something else"}
             go.set()
-    finally:
-        go.set()
 
 
 async def test_a_revision_is_not_confirmed_for_a_pod_that_the_second_audit_of_the_one_before_is_judging(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
-    audit, begun, go = judging.audit, threading.Event(), threading.Event()
-
-    def slowly(netlink: NetlinkSocket, ground: Ground) -> judging.Judged:
-        if not ground.sets[CLIENTS].members:
-            begun.set()
-            assert go.wait(20)
-        return audit(netlink, ground)
-
-    monkeypatch.setattr(judging, "audit", slowly)
     monkeypatch.setattr(acknowledging, "ACKNOWLEDGE_SECONDS", 5 * acknowledging.SECOND_AUDIT_SECONDS)
     reader = Told(told(6, ALLOW, clients=both("a")))
     world.connected("a", "web", 80)
-    try:
+    with held_judging(monkeypatch, lambda ground: not ground.sets[CLIENTS].members) as (begun, go):
         async with running(world, reader) as cven:
             await realized(cven, 6)
             reader.tell(NodeUpdate(sets=(SetChange(id=CLIENTS, removed=frozenset(both("a"))),), mark=Mark(revision=7)))
@@ -167,8 +156,6 @@ async def test_a_revision_is_not_confirmed_for_a_pod_that_the_second_audit_of_th
             assert [each.reason for each in cven.exceptions] == [acknowledging.LATE]
             go.set()
             await until("the exception to end", lambda: cven.exceptions == ())
-    finally:
-        go.set()
 
 
 async def test_a_connection_that_the_kernel_confirms_after_the_first_audit_is_cut_by_the_second(

@@ -1,7 +1,6 @@
 """A node's C-VEN with its three sources: what is told, which Pods there are, the node's own addresses."""
 
 import asyncio
-import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -25,7 +24,7 @@ from schemas.programs import Program
 from schemas.status import Order, PodState
 from streams.nats.nats_bus import NatsBus
 from streams.telemetry import Health
-from tests.enforcers.cven_world import Told, realized, running, told, until
+from tests.enforcers.cven_world import NEIGHBOUR_DENY, Told, neighbour, realized, running, slow_tool, told, until
 from tests.enforcers.pod_world import ALLOW, CLIENTS, DENY, both, isolated, packed, program
 
 pytestmark = pytest.mark.netns
@@ -172,15 +171,9 @@ async def test_by_order_nothing_is_written(world, order):
 
 
 async def test_a_pause_holds_back_whoever_waits_for_his_turn_by_then(world, tmp_path: Path, monkeypatch):
-    tool, go = shutil.which("iptables-nft-restore"), tmp_path / "go"
-    slow = tmp_path / "iptables-nft-restore"
-    slow.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.02; done\nexec {tool} "$@"\n')
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
-    first = msgspec.structs.replace(DENY, uid="uid-b", name="b")
-    reader = Told(told(1, DENY, first, clients=set()))
-    async with running(world, reader, other, world.sandbox(), parallel=1, chain_backend="restore") as cven:
+    go = slow_tool(tmp_path, monkeypatch, "iptables-nft-restore")
+    reader, pods = Told(told(1, DENY, NEIGHBOUR_DENY, clients=set())), (neighbour(world), world.sandbox())
+    async with running(world, reader, *pods, parallel=1, chain_backend="restore") as cven:
         await until("the first Pod to be begun", lambda: any(pod._turn.locked() for pod in cven.node.pods.values()))
         cven.node.order(Order(by="test"))
         go.touch()

@@ -1,8 +1,6 @@
 """What a C-VEN does where something comes late, goes at once, changes underneath it, or fails for a while."""
 
 import asyncio
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ from schemas.policy import Mark, NodeUpdate, SetChange
 from schemas.programs import Program
 from schemas.sets import SetKind, set_id
 from schemas.status import PodState
-from tests.enforcers.cven_world import Told, realized, running, told, until
+from tests.enforcers.cven_world import NEIGHBOUR_DENY, Told, neighbour, realized, running, slow_tool, told, until
 from tests.enforcers.pod_world import (
     ALLOW,
     CLIENTS,
@@ -103,16 +101,10 @@ async def test_a_broken_pod_is_not_tried_again_with_every_change_of_its_neighbou
 
 async def test_pods_that_are_slow_take_no_turn_from_their_neighbours(world, tmp_path, monkeypatch):
     """One Pod at a time, and the first one's tool takes as long as the test wants."""
-    tool, go = shutil.which("iptables-nft-restore"), tmp_path / "go"
-    slow_here = f'[ "$(readlink /proc/self/ns/net)" != "net:[{world.path("b").stat().st_ino}]" ]'
-    slow = tmp_path / "iptables-nft-restore"
-    slow.write_text(f'#!/bin/sh\n{slow_here} || while [ ! -e {go} ]; do sleep 0.02; done\nexec {tool} "$@"\n')
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
-    first = msgspec.structs.replace(DENY, uid="uid-b", name="b")
+    go = slow_tool(tmp_path, monkeypatch, "iptables-nft-restore", where=world.path("b"))
+    reader, pods = Told(told(1, DENY, NEIGHBOUR_DENY, clients=set())), (neighbour(world), world.sandbox())
 
-    async with running(world, Told(told(1, DENY, first, clients=set())), other, world.sandbox(), parallel=1) as cven:
+    async with running(world, reader, *pods, parallel=1, chain_backend="restore") as cven:
         await until("its neighbour's rules", lambda: cven.state_of("uid-web") is PodState.ENFORCED)
         assert cven.state_of("uid-b") is PodState.PENDING
 
@@ -122,13 +114,11 @@ async def test_pods_that_are_slow_take_no_turn_from_their_neighbours(world, tmp_
 
 async def test_a_program_that_comes_while_others_are_written_finds_its_sets(world):
     """With one Pod at a time, the second one's program and a set of its own come while the first is written."""
-    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
-    first = msgspec.structs.replace(DENY, uid="uid-b", name="b")
-    reader = Told(told(1, DENY, first, clients=set()))
+    reader = Told(told(1, DENY, NEIGHBOUR_DENY, clients=set()))
     new = set_id(SetKind.ADDRESSES, "new")
     second = program(ingress=isolated(rule(PORT_80, peers=(new,))))
 
-    async with running(world, reader, other, world.sandbox(), parallel=1) as cven:
+    async with running(world, reader, neighbour(world), world.sandbox(), parallel=1) as cven:
         await until(
             "the first Pod to be begun", lambda: "uid-b" in cven.node.pods and cven.node.pods["uid-b"]._turn.locked()
         )
@@ -216,23 +206,10 @@ async def test_a_pod_that_was_let_go_of_is_not_opened_again(world):
         await asyncio.wait_for(pod.realize(ALLOW, members), 5)
 
 
-HANGING = """#!/bin/sh
-[ "$(readlink /proc/self/ns/net)" != "$HUNG_NAMESPACE" ] || exec sleep 60
-exec {tool} "$@"
-"""
-
-
 async def test_a_pod_whose_programming_hangs_keeps_no_neighbour_waiting_and_is_named(world, tmp_path, monkeypatch):
-    tool = tmp_path / "bin/iptables-nft-restore"
-    tool.parent.mkdir()
-    tool.write_text(HANGING.format(tool=shutil.which("iptables-nft-restore")))
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("HUNG_NAMESPACE", world.command("b", "readlink", "/proc/self/ns/net").strip())
-    other = Sandbox(uid="uid-b", namespace="shop", name="b", netns=world.path("b"), addresses=(packed("b"),))
-    second = msgspec.structs.replace(DENY, uid="uid-b", name="b")
-    reader = Told(told(1, DENY, second, clients=set()))
-    async with running(world, reader, other, world.sandbox()) as cven:
+    go = slow_tool(tmp_path, monkeypatch, "iptables-nft-restore", where=world.path("b"))
+    reader = Told(told(1, DENY, NEIGHBOUR_DENY, clients=set()))
+    async with running(world, reader, neighbour(world), world.sandbox()) as cven:
         await realized(cven, 1)
         assert [(each.uid, each.reason) for each in cven.exceptions] == [("uid-b", "still being programmed")]
 
@@ -241,9 +218,7 @@ async def test_a_pod_whose_programming_hangs_keeps_no_neighbour_waiting_and_is_n
         await realized(cven, 2)
         assert cven.state_of("uid-web") is PodState.ENFORCED
         assert [each.uid for each in cven.exceptions] == ["uid-b"]
-        for task in asyncio.all_tasks():  # nobody waits for a process that sleeps
-            if task.get_name() == "program b":
-                task.cancel()
+        go.touch()
 
 
 async def test_a_namespace_that_is_removed_really_goes_though_the_runtime_has_said_nothing_yet(world):

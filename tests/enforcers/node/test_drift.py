@@ -84,7 +84,7 @@ async def test_a_foreign_accept_in_a_chain_before_ours_lets_nothing_past_us(worl
         nft(world, 4, "add chain inet early first { type filter hook prerouting priority -300; }")
         nft(world, 4, "add rule inet early first accept")
 
-        await until("it to be looked at", lambda: cven.node.pods["uid-web"].read_back.generation > 3)
+        await until("it to be looked at", lambda: cven.node.pods["uid-web"].tables.read_back.generation > 3)
         assert not world.reaches("b", "web", 80)
         assert cven.node.tamperings.healed == 0
 

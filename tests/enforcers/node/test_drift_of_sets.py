@@ -6,7 +6,7 @@ import ipaddress
 import pytest
 
 from enforcers.core.drift.verification import FOREIGN
-from enforcers.core.set_rendering import readable
+from enforcers.core.set_rendering import reading_limits
 from enforcers.kernel.sockets import NETLINK_NETFILTER, NetlinkSocket
 from schemas import sets as packing
 from schemas.programs import Virtual
@@ -131,7 +131,7 @@ async def test_a_large_set_that_did_not_change_is_not_read_again_and_one_member_
     await pod.look(members)
     with NetlinkSocket(world.path("web"), NETLINK_NETFILTER) as netlink:
         versions = {CLIENTS: members[CLIENTS].version}
-        unknown, found = pod.read_back.read_sets(netlink, versions, readable(versions, members))
+        unknown, found = pod.tables.read_back.read_sets(netlink, versions, reading_limits(versions, members))
     assert (unknown, found.members) == ([], {})
 
     world.command("web", "ipset", "del", f"ew-{CLIENTS}-4", "10.80.1.1")

@@ -26,19 +26,19 @@ async def test_a_storm_of_foreign_changes_causes_no_write_and_hides_nothing_for_
     lines = "add rule inet theirs busy counter\nflush chain inet theirs busy\n" * 700
     async with enforcing(world, verify_seconds=NEVER) as cven:
         pod = cven.node.pods["uid-web"]
-        before, writes = pod.read_back.generation, pod.writes
+        before, writes = pod.tables.read_back.generation, pod.writes
         storm = await asyncio.create_subprocess_exec(
             "nsenter", f"--net={world.path('web')}", "nft", "-i", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
         blowing = asyncio.create_task(storm.communicate(lines.encode()))
-        await until("the storm to be heard", lambda: pod.read_back.generation > before + 100)
+        await until("the storm to be heard", lambda: pod.tables.read_back.generation > before + 100)
         assert (pod.writes, cven.node.tamperings.recent) == (writes, ())
 
         await asyncio.to_thread(iptables, world, 4, "-F", "EW-IN-NEW")
         await healed(cven)
 
         await blowing
-        await until("its end to be seen", lambda: pod.read_back.generation > before + 1400)
+        await until("its end to be seen", lambda: pod.tables.read_back.generation > before + 1400)
         assert (pod.writes, cven.node.tamperings.healed) == (writes + 1, 1)
 
 

@@ -85,7 +85,7 @@ async def test_a_legacy_rule_whose_words_are_no_text_stops_nothing(world):
 
     pod = await enforced(world, ALLOW, sets(clients=both("a")))
 
-    assert pod.legacy == ("iptables-legacy's table filter (IPv4) is evaluated as well: 1 rule",)
+    assert pod.tables.legacy == ("iptables-legacy's table filter (IPv4) is evaluated as well: 1 rule",)
 
 
 async def test_what_the_ipset_tool_prints_of_others_sets_may_be_no_text(world):

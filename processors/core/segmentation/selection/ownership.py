@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 from processors.core.segmentation.selection.members import Workload
 
+PodId = tuple[str, ...]
+"""Namespace, name and uid."""
+
 
 class Owners:
     """Claims to addresses. The claimant of the greatest rank owns: the Running one, of those one that is not being
@@ -13,6 +16,7 @@ class Owners:
     def __init__(self) -> None:
         self._claims: dict[bytes, list[Workload]] = {}
         self._owners: dict[bytes, Workload] = {}
+        self._former: dict[bytes, PodId] = {}  # who owned first, in this batch, what was decided anew
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -32,6 +36,21 @@ class Owners:
         for address in addresses:
             self._claims[address].remove(workload)
 
+    @property
+    def released(self) -> frozenset[bytes]:
+        """Addresses that a Pod owned before and does not own any more since this batch, whoever does now.
+
+        One that only leaves or joins selections, since its Pod's labels or a policy changed, is not among them.
+        """
+        return frozenset(address for address, former in self._former.items() if _id_of(self.get(address)) != former)
+
+    def unsettle(self, address: bytes) -> Workload | None:
+        """Who owns *address*, before claims or claimants change and it is decided anew."""
+        owner = self.get(address)
+        if owner is not None and owner.cohort is not None:
+            self._former.setdefault(address, _id_of(owner))
+        return owner
+
     def settle(self, address: bytes) -> Workload | None:
         """Decide anew who owns *address*."""
         claimants = self._claims.get(address)
@@ -43,7 +62,16 @@ class Owners:
         self._owners[address] = owner
         return owner
 
+    def forget_former(self) -> None:
+        """The next batch begins."""
+        self._former.clear()
+
 
 def _precedence(workload: Workload) -> tuple[object, ...]:
     view = workload.view
     return (*view.rank, view.namespace, view.name)
+
+
+def _id_of(workload: Workload | None) -> PodId:
+    """Which Pod *workload* is: another one of the same name has another uid. Of nobody: empty."""
+    return (workload.view.namespace, workload.view.name, workload.view.uid) if workload is not None else ()

@@ -24,9 +24,6 @@ from processors.core.segmentation.selection.selectors import Selector
 from schemas.objects import Labels
 from schemas.programs import Mode
 
-PodId = tuple[str, ...]
-"""Namespace, name and uid."""
-
 
 class Population:
     """All namespaces, Pods and selections."""
@@ -43,7 +40,6 @@ class Population:
         """Pods that may own other addresses since this batch."""
         self.moved: dict[tuple[bytes, Cohort], None] = {}
         """Addresses that joined, left or changed node in a cohort in this batch."""
-        self._former: dict[bytes, PodId] = {}  # who owned an address first, of those that were taken in this batch
         self._ledger = ledger
         self._mode_of = mode_of
         self._places: dict[str, Place] = {}
@@ -58,16 +54,6 @@ class Population:
     def empty(self) -> bool:
         """Whether nothing is remembered at all."""
         return not (self.workloads or self._places or self._scopes or len(self.owners))
-
-    @property
-    def released(self) -> frozenset[bytes]:
-        """Addresses that a Pod owned before and does not own any more since this batch, whoever does now.
-
-        One that only leaves or joins selections, since its Pod's labels or a policy changed, is not among them.
-        """
-        return frozenset(
-            address for address, former in self._former.items() if _id_of(self.owners.get(address)) != former
-        )
 
     # --- namespaces --------------------------------------------------------------------------------------------------
 
@@ -188,7 +174,7 @@ class Population:
         if not (stays and old and new and (old.node, old.uid, old.mirror) == (new.node, new.uid, new.mirror)):
             self.changed[workload] = None
         for address in affected:
-            self._take_from(self.owners.get(address), address)
+            self._take_from(self.owners.unsettle(address), address)
         self.owners.withdraw(workload, before - after)
         self._seat(workload, new, stays)
         self.owners.claim(workload, after - before)
@@ -231,7 +217,6 @@ class Population:
     def _take_from(self, owner: Workload | None, address: bytes) -> None:
         if owner is None or owner.cohort is None:
             return
-        self._former.setdefault(address, _id_of(owner))
         owner.owned.discard(address)
         self.readdressed[owner] = None
         self.moved[address, owner.cohort] = None
@@ -268,7 +253,7 @@ class Population:
                 self._places.pop(place.name, None)
         for batch in (self._left, self._unused, self._quiet, self.dirty, self.changed, self.readdressed, self.moved):
             batch.clear()
-        self._former.clear()
+        self.owners.forget_former()
 
     def _drop(self, selection: Selection) -> None:
         scope = selection.scope
@@ -291,11 +276,6 @@ class Population:
 def _kind(view: PodView) -> tuple[object, ...]:
     """Equal for Pods that no policy can tell apart."""
     return view.namespace, view.subject, view.labels, view.ports
-
-
-def _id_of(workload: Workload | None) -> PodId:
-    """Which Pod *workload* is: another one of the same name has another uid. Of nobody: empty."""
-    return (workload.view.namespace, workload.view.name, workload.view.uid) if workload is not None else ()
 
 
 def _add(selection: Selection, cohort: Cohort, address: bytes) -> None:
