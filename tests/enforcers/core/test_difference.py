@@ -4,7 +4,7 @@ import pytest
 
 from enforcers.core import layout
 from enforcers.core.difference import Patch, Realized, Table, advance, compare, desire, realized
-from enforcers.core.layout import FAMILIES, Interface
+from enforcers.core.layout import FAMILIES, Family, Interface
 from enforcers.core.netlink.nftables import NativeRule
 from enforcers.core.node_state import TrackedSet
 from enforcers.core.observation import NOTHING, Observed, ObservedTable
@@ -68,6 +68,34 @@ def test_of_rules_only_the_chains_that_change_are_written_and_no_set() -> None:
     assert patch == Patch(tables=patch.tables)
     for text in patch.tables.values():
         assert declared(text.splitlines()) == [layout.IN_NEW]
+
+
+def test_sets_are_made_when_rules_name_them_first_and_go_when_none_does() -> None:
+    others = set_id(SetKind.ADDRESSES, "others")
+    tracked = TRACKED | {others: TrackedSet()}
+    rule = Rule(id="r", policy="p", sets=(others,))
+    known = realized(desire(program(admitting(80)), ETH0), tracked)
+    patch = advance(desire(program(Direction(isolating=("p",), rules=(rule,))), ETH0), known, tracked)
+    assert [(each.id, each.family) for each in patch.create] == [(others, family) for family in FAMILIES]
+    assert patch.destroy == tuple(layout.set_name(PEERS, family) for family in FAMILIES)
+    assert (patch.replace, patch.gain, patch.lose) == ((), (), ())
+
+
+def test_sets_of_ours_that_no_rule_names_go_and_what_was_left_half_made() -> None:
+    there = found(1)
+    surplus = {("a" * 21, family): frozenset[bytes]() for family in FAMILIES}
+    observed = Observed(there.tables, {**there.sets, **surplus}, ("ew-half-4x",))
+    patch = compare(desire(program(admitting(80)), ETH0), observed, TRACKED)
+    assert patch == Patch(destroy=("ew-half-4x", *(layout.set_name(*key) for key in surplus)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_a_family_that_the_kernel_lacks_nothing_is_asked(family: Family) -> None:
+    wanted = desire(program(admitting(80)), Interface("eth0", families=(family,)))
+    patch = compare(wanted, NOTHING, TRACKED)
+    assert patch.tables.keys() == {family}
+    assert {(each.id, each.family) for each in patch.create} == {(identity, family) for identity in TRACKED}
+    assert advance(wanted, NEVER, TRACKED) == patch
 
 
 def test_a_chain_that_goes_is_emptied_before_and_removed_after_what_led_to_it() -> None:
