@@ -1,6 +1,7 @@
 """What is written where something differs: no more than that, in an order that leaves nothing open."""
 
 import pytest
+from msgspec.structs import replace
 
 from enforcers.core import layout
 from enforcers.core.difference import Patch, Realized, Table, advance, compare, desire, realized
@@ -126,6 +127,39 @@ def test_our_jump_comes_first_again_and_stands_once(ours: tuple[int, ...], other
 
 def test_where_our_jump_stands_first_and_once_nothing_is_written() -> None:
     assert not compare(desire(program(admitting(80)), ETH0), found(1, others=2), TRACKED)
+
+
+def another(rule: NativeRule) -> NativeRule:
+    """One of ours in the place of *rule*, as an earlier program would have it."""
+    return NativeRule(rule.chain, rule.handle, "ew:000000000000:earlier", b"")
+
+
+def test_a_chain_in_which_a_rule_is_another_is_written_anew_and_no_other() -> None:
+    there = found(1).tables[4]
+    first, *rest = there.chains[layout.IN_NEW]
+    changed = replace(there, chains={**there.chains, layout.IN_NEW: (another(first), *rest)})
+    silently = replace(there, altered=frozenset((layout.IN_NEW,)))  # the comment stayed, the rule did not
+    for each in (changed, silently):
+        patch = mended(each)
+        assert declared(patch.tables[4].splitlines()) == [layout.IN_NEW]
+        assert (patch.tables.keys(), patch.displaced) == ({4}, ())
+
+
+def test_a_jump_that_is_another_gives_its_place_to_ours() -> None:
+    there = found(1).tables[4]
+    changed = replace(there, hooks={**there.hooks, "PREROUTING": (another(there.hooks["PREROUTING"][0]),)})
+    silently = replace(there, altered=frozenset(("PREROUTING",)))
+    for each in (changed, silently):
+        patch = mended(each)
+        assert [line.split()[:2] for line in patch.tables[4].splitlines()[1:-1]] == [["-I", "PREROUTING"]]
+        assert [(jump.hook, jump.handle) for jump in patch.displaced] == [("PREROUTING", 1)]
+
+
+def mended(table: ObservedTable) -> Patch:
+    """What is written where IPv4 is found as *table*."""
+    there = found(1)
+    observed = Observed({**there.tables, 4: table}, there.sets)
+    return compare(desire(program(admitting(80)), ETH0), observed, TRACKED)
 
 
 def test_where_nothing_is_to_be_enforced_jumps_go_before_the_chains() -> None:
