@@ -20,11 +20,14 @@ WIDTHS: Final = {4: 4, 6: 16}
 
 
 def pack(text: str) -> bytes:
-    """An address as bytes, an IPv4-mapped IPv6 one as IPv4; raises `ValueError` for what is not an address."""
+    """An address as bytes, an IPv4-mapped IPv6 one as IPv4; raises `ValueError` for what is not an address.
+
+    Parts of IPv4 may begin with zeros and are decimal all the same, as for the API server and for kube-proxy.
+    """
     parts = text.split(".")
-    if len(parts) == 4 and all(map(str.isdecimal, parts)):  # the usual case, five times as fast
+    if len(parts) == 4 and text.isascii() and all(map(str.isdecimal, parts)):  # the usual case, five times as fast
         numbers = tuple(map(int, parts))
-        if max(numbers) < 256 and text == "{}.{}.{}.{}".format(*numbers):
+        if max(numbers) < 256:
             return bytes(numbers)
     address = ipaddress.ip_address(text)
     mapped = getattr(address, "ipv4_mapped", None)

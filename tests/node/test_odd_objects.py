@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from tests.components.waiting import until
 from tests.node.fixtures.shop import opened
 from tests.node.fixtures.stack import Stack
 
@@ -57,6 +56,7 @@ EGRESS_OF_FRIEND: dict[str, tuple[Any, bool]] = {
     "all-of-the-other-family": ([{"to": [block("::/0")]}], False),
     "all-of-both": ([{"to": [block("::/0"), block("0.0.0.0/0")]}], True),
     "host-bits": ([{"to": [block("10.244.1.7/8")]}], True),
+    "leading-zeros": ([{"to": [block("010.244.001.0/24", "010.244.001.000/32")]}], True),
     "mapped": ([{"to": [block("::ffff:10.244.0.0/112")]}], True),
     "fifteen-thousand-blocks": (
         [
@@ -84,25 +84,6 @@ async def test_odd_policies_are_understood_as_kubernetes_means_them(stack: Stack
             await shop.cluster.kubectl("-n", shop.name, "delete", "networkpolicy", f"odd.{name}")
         assert wrong == []
         assert (await stack.get("summary"))["errors"] == []
-
-
-async def test_a_block_that_may_mean_two_things_admits_nobody_and_is_named(stack: Stack):
-    """Decimal to the API server, octal to many libraries."""
-    async with opened(stack, "unclear") as shop:
-        await shop.cluster.apply(
-            shop.policy("zeros", {"role": "friend"}, egress=[{"to": [block("010.244.000.0/16")]}]),
-            shop.policy("closed", {"app": "web"}, ingress=[]),
-        )
-        await stack.enforced()
-        await shop.obeys("friend -x web-1:8080 other:8080\nstranger -x web-1:8080\nstranger -> other:8080")
-
-        async def named() -> bool:
-            errors = (await stack.get("summary"))["errors"]
-            return [each["object"] for each in errors if "010.244.000.0/16" in each["message"]] == [
-                f"NetworkPolicy/{shop.name}/zeros"
-            ]
-
-        await until("the policy to be named", named, within_seconds=10)
 
 
 async def test_the_largest_objects_that_kubernetes_takes_pass(stack: Stack):

@@ -75,9 +75,9 @@ class Judge:
                 continue
             if item["metadata"].get("namespace") != namespace or item["addressType"] != f"IPv{family}":
                 continue
-            for port in item.get("ports", ()):
-                if port.get("name", "") in wanted:
-                    for endpoint in item.get("endpoints", ()):
+            for port in item.get("ports") or ():
+                if port.get("name", "") in wanted and port.get("port"):  # one without a number is none for kube-proxy
+                    for endpoint in item.get("endpoints") or ():
                         yield _pack(endpoint["addresses"][0]), port["port"]
 
     def _owner(self, address: bytes) -> Object | None:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from processors.core.segmentation.selection.selectors import Selector, Unreadable, read_selector
-from schemas import sets
+from schemas import addresses, sets
 from schemas.addresses import PROTOCOLS, TCP
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -156,11 +156,14 @@ def _joined(networks: list[Network]) -> list[Network]:
 
 
 def _network(value: object, where: str) -> Network:
-    """A CIDR; host bits are ignored, as the API server's own reader does. An IPv4-mapped one is IPv4."""
-    if not isinstance(value, str) or "/" not in value:
+    """A CIDR; host bits and leading zeros are ignored, as the API server's reader does. An IPv4-mapped one is IPv4."""
+    address, _, length = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if not (length.isascii() and length.isdecimal()):  # Python would take a netmask, too
         raise Unreadable(where, f"{value!r} is not a CIDR")
     try:
-        network = ipaddress.ip_network(value, strict=False)
+        if ":" not in address:
+            address = addresses.unpack(addresses.pack(address))
+        network = ipaddress.ip_network(f"{address}/{length}", strict=False)
     except ValueError as error:
         raise Unreadable(where, f"{value!r} is not a CIDR: {error}") from error
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(MAPPED):

@@ -9,7 +9,7 @@ from enforcers.core.difference import compare, desire
 from enforcers.core.layout import Interface
 from enforcers.core.netlink.nftables import DORMANT, NativeChain, NativeRule
 from enforcers.core.observation import HOOK_NUMBERS, NOTHING, PRIORITY, Observed, ObservedTable, observe_table
-from enforcers.core.rendering import MULTIPORT_SLOTS, render
+from enforcers.core.rendering import MULTIPORT_SLOTS, jumps, render
 from enforcers.core.tracked_sets import TrackedSet
 from schemas.addresses import SCTP, TCP, UDP
 from schemas.programs import Denial, Direction, PortRange, Program, Rule, Virtual, denial_id
@@ -85,6 +85,20 @@ def test_isolated_egress_asks_for_virtual_addresses_before_anything_else_may_all
         f"EW-VIP: -m set --match-set ew-{VIRTUAL.allowed[0]}-4 dst,dst -g EW-OK",
         "EW-VIP: -j DROP",
     ]
+
+
+def test_only_links_with_the_pods_addresses_are_looked_at_by_the_jump_or_of_several_by_the_chain_behind_it():
+    assert [each.match for each in jumps(ETH0).values()] == ["-i eth0", "-o eth0"]
+
+    several = Interface("eth0", others=("eth1",))
+    assert [each.match for each in jumps(several).values()] == ["", ""]
+    chains = {chain.name: chain.rules for chain in render(program(ingress=direction()), several, 4)}
+    for flag, entry, link in (("-i", layout.IN, layout.IN_LINK), ("-o", layout.OUT, layout.OUT_LINK)):
+        assert [(each.match, each.target) for each in chains[entry]] == [
+            (f"{flag} eth0", f"-g {link}"),
+            (f"{flag} eth1", f"-g {link}"),
+        ]
+        assert chains[link][-1].target in (f"-g {layout.IN_NEW}", f"-g {layout.OUT_NEW}")
 
 
 def test_neighbour_discovery_passes_in_ipv6_only():

@@ -28,6 +28,16 @@ def test_the_kernel_holds_each_block_once_and_decides_as_the_set_does(members):
         assert contains(SetKind.BLOCKS, held, address, 0, 0) == contains(SetKind.BLOCKS, members, address, 0, 0)
 
 
+@pytest.mark.parametrize("exception", [False, True])
+@pytest.mark.parametrize(
+    ("everything", "halves"), [("0.0.0.0/0", ("0.0.0.0/1", "128.0.0.0/1")), ("::/0", ("::/1", "8000::/1"))]
+)
+def test_a_block_of_everything_that_the_kernel_refuses_is_its_halves(everything, halves, exception):
+    held = kernel_members(BLOCKS, {block(ip_network(everything), exception=exception)})
+
+    assert held == {block(ip_network(half), exception=exception) for half in halves}
+
+
 @given(HELD.map(lambda members: kernel_members(BLOCKS, members)), HELD.map(lambda each: kernel_members(BLOCKS, each)))
 def test_what_differs_leads_from_what_is_there_to_what_is_wanted_and_never_over_less(there, wanted):
     added, removed = differences(BLOCKS, there, wanted)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.core.segmentation.virtual_addresses.services import Services
-from schemas import addresses
+from schemas import addresses, sets
+from schemas.addresses import TCP
 from schemas.objects import EndpointSlice, Service, decode_object
 from tests.processors.core.worlds import Object, endpoints
 
@@ -16,8 +17,8 @@ NODES = ("n1", "n2", "n3")
 ADDRESSES = tuple(f"10.0.0.{number}" for number in range(1, 7))
 
 
-def behind(found: list[Object], **spec: Any) -> set[str]:
-    """The addresses behind the one port of a Service with *found* as its endpoints."""
+def behind(found: list[Object], port: Object | None = None, **spec: Any) -> set[str]:
+    """The addresses behind the one port of a Service with *found* as its endpoints, in a slice with that *port*."""
     services = Services()
     front = {"clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}], **spec}
     one = {"metadata": {"name": "web", "namespace": "shop"}, "spec": front}
@@ -26,7 +27,7 @@ def behind(found: list[Object], **spec: Any) -> set[str]:
         "metadata": {"name": "web-1", "namespace": "shop", "labels": labels},
         "addressType": "IPv4",
         "endpoints": found,
-        "ports": [{"port": 80}],
+        "ports": [port or {"port": 80}],
     }
     service = decode_object("Service", msgspec.json.encode(one))
     entry = decode_object("EndpointSlice", msgspec.json.encode(part))
@@ -74,3 +75,33 @@ def test_hints_only_ever_narrow_what_is_ready() -> None:
 @pytest.mark.parametrize("unreadable", ["nowhere", "10.0.0.999", ""])
 def test_an_endpoint_that_cannot_be_read_shuts_the_door(unreadable: str) -> None:
     assert behind([{"addresses": ["10.0.0.1"]}, {"addresses": [unreadable]}]) == set()
+
+
+def test_of_an_endpoint_the_first_address_counts() -> None:
+    assert behind([{"addresses": ["10.0.0.1", "10.0.0.2"]}]) == {"10.0.0.1"}
+
+
+@pytest.mark.parametrize("port", [{"port": 80, "protocol": "UDP"}, {"port": 80, "name": "other"}, {"port": None}])
+def test_a_slice_stands_behind_a_port_of_its_name_and_protocol_and_with_a_number(port: Object) -> None:
+    assert behind([{"addresses": ["10.0.0.1"]}], port) == set()
+
+
+def test_a_service_that_is_a_name_has_nothing_behind_it_whatever_address_it_kept() -> None:
+    assert behind([{"addresses": ["10.0.0.1"]}], type="ExternalName") == set()
+
+
+@pytest.mark.parametrize(("address", "found"), [("10.96.0.1", {"10.0.0.1"}), ("None", set()), ("", set())])
+def test_a_service_may_name_a_single_address(address: str, found: set[str]) -> None:
+    assert behind([{"addresses": ["10.0.0.1"]}], clusterIPs=None, clusterIP=address) == found
+
+
+def test_an_external_address_with_zeros_in_front_is_virtual_as_kube_proxy_reads_it() -> None:
+    """Else a rule about blocks would open it."""
+    services = Services()
+    spec = {"clusterIPs": ["10.96.0.1"], "externalIPs": ["203.000.113.007"], "ports": [{"port": 80}]}
+    found = {"metadata": {"name": "web", "namespace": "shop"}, "spec": spec}
+    service = decode_object("Service", msgspec.json.encode(found))
+    assert isinstance(service, Service)
+    services.put_service(("shop", "web"), service)
+    (door,) = services.view(("shop", "web")).doors
+    assert door.outer == {sets.endpoint(addresses.pack("203.0.113.7"), TCP, 80)}

@@ -3,7 +3,7 @@
 import pytest
 
 from processors.core.policy_fold import PartialService, PolicySettings
-from tests.processors.core.told import Told, changes, pod, policy, service
+from tests.processors.core.told import Told, changes, node_at, pod, policy, service
 from tests.processors.core.worlds import Object
 
 TO_DB = {
@@ -52,11 +52,7 @@ def test_where_a_node_may_use_fewer_endpoints_a_partly_allowed_service_says_that
 
 
 def test_what_a_service_lacks_is_named_by_who_it_is() -> None:
-    node = {
-        "kind": "Node",
-        "metadata": {"name": "n1", "namespace": "", "uid": "n1"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "172.18.0.2"}]},
-    }
+    node = node_at("n1", "172.18.0.2")
     told = Told(*WORLD, node, *service(["10.0.0.2", "10.0.0.3", "172.18.0.2", "192.0.2.1"]))
     (warning,) = told.fold.warnings["Service/shop/web"]
     assert warning.endswith("not allowed: shop/x (10.0.0.3), node n1 (172.18.0.2), 192.0.2.1")
@@ -126,17 +122,22 @@ def test_whether_the_own_node_may_be_reached_is_in_the_programs() -> None:
 
 
 def test_an_endpoint_on_the_own_node_opens_a_service_only_where_the_own_node_may_be_reached() -> None:
-    node = {
-        "kind": "Node",
-        "metadata": {"name": "n1", "namespace": "", "uid": "n1"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "172.18.0.2"}]},
-    }
+    node = node_at("n1", "172.18.0.2")
     for allowed_egress in (True, False):
         told = Told(
             *WORLD, node, *service(["172.18.0.2"]), settings=PolicySettings(allow_own_node_egress=allowed_egress)
         )
         members = [told.fold.policy().sets[identity] for identity in allowed(told)]
         assert any(members) is allowed_egress
+
+
+def test_an_endpoint_that_becomes_the_own_node_opens_its_service_until_it_is_another_nodes() -> None:
+    told = Told(*WORLD, node_at("n1", "172.18.0.2"), *service(["172.18.0.9"]))
+    opened = []
+    for own, other in ((["172.18.0.2"], []), (["172.18.0.2", "172.18.0.9"], []), (["172.18.0.2"], ["172.18.0.9"])):
+        told.tell(node_at("n1", *own), node_at("n2", *other))
+        opened.append(any(told.fold.policy().sets[identity] for identity in allowed(told)))
+    assert opened == [False, True, False]
 
 
 def allowed(told: Told) -> tuple[str, ...]:

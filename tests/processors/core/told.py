@@ -16,6 +16,14 @@ def pod(name: str, address: str, namespace: str = "shop", **labels: str) -> Obje
     }
 
 
+def node_at(name: str, *addresses: str) -> Object:
+    return {
+        "kind": "Node",
+        "metadata": {"name": name, "namespace": "", "uid": name},
+        "status": {"addresses": [{"type": "InternalIP", "address": address} for address in addresses]},
+    }
+
+
 def policy(name: str, spec: object, uid: str = "1", namespace: str = "shop") -> Object:
     return {"kind": "NetworkPolicy", "metadata": {"name": name, "namespace": namespace, "uid": uid}, "spec": spec}
 
