@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.node.fixtures.serving import families
 from tests.node.fixtures.shop import opened
 from tests.node.fixtures.stack import Stack
 
@@ -49,7 +50,7 @@ async def test_the_five_reports_say_what_the_cluster_is(stack: Stack):
     assert service["type"] == "ClusterIP"
     assert [(port["port"], port["target"]) for port in service["ports"]] == [(80, "http")]
     assert sorted(each["target"] for each in service["backends"] if each["state"] == "ready") == sorted(
-        f"Pod/{shop.name}/{each['name']}" for each in web
+        f"Pod/{shop.name}/{each['name']}" for each in web for _ in families(shop)
     )
 
     by_namespace = {each["namespace"]: each for each in profiles}
