@@ -116,8 +116,8 @@ class Listeners:
     def _open(self, listener: Listener) -> None:
         server = make(listener.protocol, listener.address)
         try:
-            if is_stream(listener.protocol):
-                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Beside connections that still end, and beside a closed server that goes on for a moment (`_close`).
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             raw = server.type == socket.SOCK_RAW
             server.bind((listener.address, 0 if raw else listener.port))
             if is_stream(listener.protocol):
@@ -135,7 +135,11 @@ class Listeners:
 
     def _close(self, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
-        for open_socket in (self._servers.pop(listener), *self._connections.pop(listener, ())):
+        server = self._servers.pop(listener)
+        if is_stream(listener.protocol):
+            # Closed alone it would keep the address in a child that is being spawned, until that runs its program.
+            server.shutdown(socket.SHUT_RDWR)
+        for open_socket in (server, *self._connections.pop(listener, ())):
             loop.remove_reader(open_socket)
             open_socket.close()
 

@@ -170,7 +170,7 @@ def _node(plan: Plan, node: PlannedNode) -> Wiring:
         if pod.link and pod.pod.node == node.name:
             items |= _veth(pod.link, POD_LINK, pod.netns)
             items |= dict(_route(address, f"dev {BRIDGE}") for address in pod.routed)
-            items |= dict(_owner(address, pod.link) for address in pod.routed)
+            items |= dict(_owner(address, pod.link, BRIDGE) for address in pod.routed)
     for other in plan.nodes:
         if other.name != node.name:
             items |= _routes_to_node(plan, other)
@@ -200,6 +200,7 @@ def _pod(planned: PlannedPod, node: PlannedNode) -> Wiring:
 def _routes_to_node(plan: Plan, node: PlannedNode) -> dict[str, Item]:
     """A node and its Pods, as seen from elsewhere on the fabric."""
     items = dict(_route(address, f"dev {UPLINK}") for address in node.addresses)
+    items |= dict(_owner(address, node.netns, UPLINK) for address in node.addresses)
     next_hop = {family(address): address for address in reversed(node.addresses)}
     for pod in plan.pods:
         if pod.link and pod.pod.node == node.name:
@@ -221,9 +222,10 @@ def _bridge(netns: str) -> Iterable[tuple[str, Item]]:
     yield f"up {BRIDGE}", Item(f"link set {BRIDGE} up")
 
 
-def _owner(address: str, link: str) -> tuple[str, Item]:
-    """When *address* gets another owner, the node must not go on sending to the hardware of the one before."""
-    return f"owner {address} {link}", Item(f"neigh flush to {address} dev {BRIDGE}")
+def _owner(address: str, link: str, device: str) -> tuple[str, Item]:
+    """When *address* gets another owner, who finds it on *device* must not go on sending to the hardware of the one
+    before."""
+    return f"owner {address} {link}", Item(f"neigh flush to {address} dev {device}")
 
 
 def _veth(link: str, peer_link: str, peer: str) -> dict[str, Item]:
