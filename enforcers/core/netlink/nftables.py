@@ -6,7 +6,7 @@ Source: Linux ``uapi/linux/netfilter/nf_tables.h``. iptables-nft keeps a rule's 
 import hashlib
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -16,7 +16,8 @@ from enforcers.core.netlink.expressions import COMMENT_BYTES
 from enforcers.core.netlink.messages import ACK, DUMP, REQUEST, attribute, fields, message, text
 
 SUBSYSTEM: Final = 10 << 8
-NEW_TABLE, GET_TABLE, NEW_CHAIN, GET_CHAIN = SUBSYSTEM, SUBSYSTEM | 1, SUBSYSTEM | 3, SUBSYSTEM | 4
+NEW_TABLE, GET_TABLE = SUBSYSTEM, SUBSYSTEM | 1
+NEW_CHAIN, GET_CHAIN, DELETE_CHAIN = SUBSYSTEM | 3, SUBSYSTEM | 4, SUBSYSTEM | 5
 NEW_RULE, GET_RULE, DELETE_RULE = SUBSYSTEM | 6, SUBSYSTEM | 7, SUBSYSTEM | 8
 NEW_GENERATION, GET_GENERATION = SUBSYSTEM | 15, SUBSYSTEM | 16
 BATCH_BEGIN, BATCH_END = 16, 17
@@ -82,18 +83,17 @@ def family_of(body: bytes) -> Family | None:
     return _FAMILIES.get(body[0])
 
 
+def as_transaction(messages: Iterable[bytes]) -> bytes:
+    """*messages* as one datagram, of which the kernel does all or nothing."""
+    frame = struct.pack(">BBH", 0, 0, SUBSYSTEM >> 8)
+    return b"".join([message(BATCH_BEGIN, REQUEST, frame), *messages, message(BATCH_END, REQUEST, frame)])
+
+
 def delete_rule(family: Family, table: str, chain: str, handle: int) -> bytes:
     """The transaction that takes out one rule; it is acknowledged."""
-    batch = struct.pack(">BBH", 0, 0, SUBSYSTEM >> 8)
     place = attribute(1, table.encode() + b"\0") + attribute(2, chain.encode() + b"\0")
     body = _generic(FAMILY_NUMBERS[family]) + place + attribute(3, struct.pack(">Q", handle))
-    return b"".join(
-        [
-            message(BATCH_BEGIN, REQUEST, batch),
-            message(DELETE_RULE, REQUEST | ACK, body),
-            message(BATCH_END, REQUEST, batch),
-        ]
-    )
+    return as_transaction([message(DELETE_RULE, REQUEST | ACK, body)])
 
 
 def parse_generation(body: bytes) -> Generation:

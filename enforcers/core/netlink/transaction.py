@@ -7,22 +7,24 @@ from are only made where they are missing: nothing of them is set, above all no 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
 
 import msgspec
 
 from enforcers.core.layout import CHAIN_PREFIX, TABLE, Family
 from enforcers.core.netlink.messages import ACK, NESTED, REQUEST, attribute, message
+from enforcers.core.netlink.nftables import (
+    DELETE_CHAIN,
+    DELETE_RULE,
+    FAMILY_NUMBERS,
+    NEW_CHAIN,
+    NEW_RULE,
+    NEW_TABLE,
+    as_transaction,
+)
 from enforcers.core.netlink.rules import Encoded, Unencodable, encode
+from enforcers.core.observation import HOOK_NUMBERS, PRIORITY
 
-SUBSYSTEM: Final = 10
-NEW_TABLE, NEW_CHAIN, DELETE_CHAIN, NEW_RULE, DELETE_RULE = (SUBSYSTEM << 8 | each for each in (0, 3, 5, 6, 8))
-BATCH_BEGIN, BATCH_END = 16, 17
 CREATE, APPEND = 0x400, 0x800
-FAMILY_NUMBERS: Final[Mapping[Family, int]] = {4: 2, 6: 10}
-HOOK_NUMBERS: Final = {"PREROUTING": 0, "POSTROUTING": 4}
-PRIORITY: Final = -150
-"""NF_IP_PRI_MANGLE."""
 CHAIN, RULES_CHAIN = 3, 2
 """What names a chain: NFTA_CHAIN_NAME, and NFTA_RULE_CHAIN where a rule in it is meant."""
 
@@ -52,17 +54,16 @@ def batch(transaction: Sequence[Step], indices: Mapping[str, int]) -> bytes:
 
     *indices*: the number of each ipset in the namespace. Raises `KeyError` for one that is named and has none.
     """
-    generic = struct.pack(">BBH", 0, 0, SUBSYSTEM)
-    bodies = [
+    return as_transaction(
         step.encode(indices, number, last=number == len(transaction)) for number, step in enumerate(transaction, 1)
-    ]
-    return b"".join([message(BATCH_BEGIN, REQUEST, generic), *bodies, message(BATCH_END, REQUEST, generic)])
+    )
 
 
 def _steps(family: Family, text: str) -> Iterator[Step]:
     begin, *lines, end = text.splitlines()
-    if (begin, end) != (f"*{TABLE}", "COMMIT"):
-        raise Unencodable(begin, end)
+    for line, wanted in ((begin, f"*{TABLE}"), (end, "COMMIT")):
+        if line != wanted:
+            raise Unencodable(line, line)
     yield Step(begin, NEW_TABLE, CREATE, _place(family))
     for line in lines:
         command, _, rest = line.partition(" ")

@@ -11,11 +11,11 @@ import pytest
 from enforcers.core.difference import Realized, Sets, advance, compare, desire, realized
 from enforcers.core.layout import FAMILIES, NODE_SET, Interface
 from enforcers.core.netlink import transaction
-from enforcers.core.netlink.messages import ACK, REQUEST, fields, message
 from enforcers.core.netlink.rules import Unencodable
 from enforcers.core.observation import NOTHING
 from enforcers.core.tracked_sets import TrackedSet
 from enforcers.kernel.namespaces import CommandFailed, run
+from enforcers.kernel.rules import native
 from enforcers.kernel.rules.chain_backends import PREFIXES, ChainBackend, NetlinkChains, RestoreChains, commit
 from enforcers.kernel.scratch import scratch_namespace
 from enforcers.kernel.sets.set_backends import NetlinkSets
@@ -170,12 +170,12 @@ async def test_both_families_take_effect_in_one_step():
     with scene(tool=Never()) as here:
         patch = compare(desire(some_isolated(), ETH0), NOTHING, TRACKED)
         await here.sets.create(patch.create)
-        before = generation(here.netlink)
+        before = native.generation(here.netlink).number
 
         await here.chains.write(patch.tables)
 
         assert set(patch.tables) == set(FAMILIES)
-        assert generation(here.netlink) == before + 1
+        assert native.generation(here.netlink).number == before + 1
 
 
 async def test_what_the_kernel_refuses_takes_no_effect_at_all_and_names_the_line():
@@ -244,9 +244,3 @@ def some_isolated() -> Program:
         node="node-1",
         ingress=Direction(isolating=("policy",), rules=(allowed,)),
     )
-
-
-def generation(netlink: NetlinkSocket) -> int:
-    """Number of the namespace's newest rule change."""
-    (answer,) = netlink.request(message(transaction.SUBSYSTEM << 8 | 16, REQUEST | ACK, bytes(4)))
-    return int.from_bytes(fields(answer, 4)[1], "big")

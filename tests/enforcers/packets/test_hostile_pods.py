@@ -13,7 +13,8 @@ from enforcers.core.drift.verification import FOREIGN
 from enforcers.core.layout import TABLE, set_name
 from enforcers.core.netlink import nftables, transaction
 from enforcers.core.netlink.messages import attribute
-from enforcers.core.netlink.transaction import CHAIN, CREATE, FAMILY_NUMBERS, NEW_CHAIN, NEW_TABLE, Step
+from enforcers.core.netlink.nftables import FAMILY_NUMBERS, NEW_CHAIN, NEW_TABLE
+from enforcers.core.netlink.transaction import CHAIN, CREATE, Step
 from enforcers.kernel import sockets as kernel_sockets
 from enforcers.kernel.connections import inspecting
 from enforcers.kernel.sets.set_backends import RestoreSets, listed
