@@ -39,18 +39,12 @@ class InventoryWriter:
         *,
         replicas: int = 1,
         coalesce_seconds: float = 0.25,
-        acknowledge_within_seconds: float = 5.0,
     ) -> None:
         self._bus = bus
         self._cluster = cluster
         self._replicas = replicas
         self._coalesce = coalesce_seconds
-        self._owned = OwnedStream(
-            bus,
-            Ownership(stream_name(cluster), self._prefix, self._options),
-            name,
-            acknowledge_within_seconds=acknowledge_within_seconds,
-        )
+        self._owned = OwnedStream(bus, Ownership(stream_name(cluster), self._prefix, self._options), name)
         self._published: dict[str, bytes] = {}
         """Digest of each key's value, as last published."""
         self._waiting: dict[str, bytes | None] = {}

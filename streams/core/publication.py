@@ -127,7 +127,9 @@ class Publication:
         *revision* is what they and all before make complete. Raises `ProgramTooLarge` before it changes anything.
         """
         programs = [self._program_message(program, revision) for program in change.programs]
-        out = [message for wanted in change.sets for message in self._release(wanted, change.released)]
+        out: list[Outgoing] = []
+        for wanted in change.sets if change.released else ():  # few changes release anything
+            out += self._release(wanted, change.released)
         for wanted in change.sets:
             if wanted.gone:
                 continue
