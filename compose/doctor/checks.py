@@ -18,9 +18,9 @@ PROGRAMS: Final = {
     "ipset": "apt install ipset",
 }
 LAB_PROGRAMS: Final = {
-    "nsenter": "apt install util-linux",
-    "ip": "apt install iproute2",
-    "conntrack": "apt install conntrack",
+    "nsenter": "apt install util-linux; only the lab needs it",
+    "ip": "apt install iproute2; only the lab needs it",
+    "conntrack": "apt install conntrack; only the lab needs it",
 }
 HELPFUL: Final = {"NET_BROADCAST"}
 """Without it others' changes of rules are found all the same, by turns."""
@@ -40,12 +40,9 @@ TRIAL_SECONDS: Final = 20.0
 
 def examine(runtime: str) -> Iterator[Finding]:
     """Every finding, one after the other. *runtime*: the socket of containerd. Changes nothing that outlives it."""
-    for program, remedy in PROGRAMS.items():
-        path = shutil.which(program)
-        yield Finding(what=program, ok=path is not None, detail=path or "not installed", remedy=remedy)
-    for program, remedy in LAB_PROGRAMS.items():
-        path, advice = shutil.which(program), f"{remedy}; only the lab needs it"
-        yield Finding(what=program, ok=path is not None, needed=False, detail=path or "not installed", remedy=advice)
+    for program, remedy in {**PROGRAMS, **LAB_PROGRAMS}.items():
+        path, needed = shutil.which(program), program in PROGRAMS
+        yield Finding(what=program, ok=path is not None, needed=needed, detail=path or "not installed", remedy=remedy)
     yield _backend()
     lacking = _lacking_capabilities()
     yield Finding(
